@@ -1,0 +1,86 @@
+# `make` alone prints what there is. Everything runs in .venv, made from requirements.lock; nothing is installed elsewhere
+# except, on Debian as root, the system packages that deploy/local/need.sh finds missing.
+SHELL := bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+MAKEFLAGS += --no-print-directory
+
+PYTHON ?= python3
+BIN := .venv/bin
+STAMP := .venv/.installed
+LOCAL := $(BIN)/python -m deploy.local
+export PYTHONDONTWRITEBYTECODE ?=
+
+.PHONY: help demo replay test test-long check fix up down status logs clean topics flows contracts lock env
+
+help: ## print this
+	@grep -E '^[a-z-]+:.*## ' Makefile | sed -E 's/^([a-z-]+):[^#]*## (.*)/\1\t\2/' | awk -F'\t' '{printf "  make %-11s %s\n", $$1, $$2}'
+
+demo: up ## start the stack, let customers order, show what happens
+	@$(BIN)/python -m bench.demo
+
+replay: up ## push a data set of past orders through the stack: make replay DATA=orders.csv
+	@test -n "$(DATA)" || { echo "Say which file: make replay DATA=path/to/orders.csv" >&2; exit 2; }
+	@$(BIN)/python -m bench.replay "$(DATA)"
+
+up: env ## start Kafka, Postgres and all services, or find them running
+	@$(LOCAL) up
+
+down: ## stop everything; the data stay
+	@if test -e $(STAMP); then $(LOCAL) down; fi
+
+status: env ## show each process: health, restarts, address
+	@$(LOCAL) status
+
+logs: env ## follow the logs of all processes (NAME=order: of one)
+	@$(LOCAL) logs --follow $(NAME)
+
+clean: ## stop everything, remove all local data, keep .venv
+	@if test -e $(STAMP); then $(LOCAL) clean; fi
+
+test: env ## run all tests but the long ones (starts a stack of its own in .local/test)
+	@$(BIN)/pytest
+
+test-long: env ## run the long tests: faults and load, some minutes
+	@$(BIN)/pytest -m long
+
+check: env ## format, lint, types, imports, contracts, unit tests: before every commit
+	@$(BIN)/ruff format --check --quiet .
+	@$(BIN)/ruff check --quiet .
+	@mkdir -p .local; $(BIN)/lint-imports --no-cache > .local/lint-imports.txt || { cat .local/lint-imports.txt; exit 1; }
+	@$(BIN)/pyright
+	@$(BIN)/python -m shared.contracts check
+	@$(BIN)/pytest -q tests/unit tests/contracts
+
+fix: env ## format, and repair what the linter can repair
+	@$(BIN)/ruff format --quiet .
+	@$(BIN)/ruff check --fix .
+
+topics: up ## create the topics that a running stack does not have yet
+	@eval "$$($(LOCAL) env order)" && $(BIN)/python -m shared.admin topics
+
+flows: env ## run only the tests of whole flows, on real Kafka and Postgres
+	@$(BIN)/pytest tests/flows
+
+contracts: env ## write contracts/ anew from the events' models
+	@$(BIN)/python -m shared.contracts write
+
+lock: env ## resolve requirements.lock anew from pyproject.toml
+	@$(BIN)/uv pip compile pyproject.toml --quiet --upgrade --generate-hashes --universal --python-version 3.11 \
+	  --all-extras --no-emit-index-url --no-emit-find-links --no-header --output-file requirements.lock
+
+env: $(STAMP) ## make .venv from requirements.lock, and check for Java and Maven
+
+$(STAMP): requirements.lock deploy/local/need.sh
+	@deploy/local/need.sh $(PYTHON)
+	@echo "installing requirements.lock into .venv"
+	@$(PYTHON) -m venv .venv
+	@# uv is the faster installer; where it has no wheel, pip installs the same files.
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check uv || true
+	@if test -x $(BIN)/uv; then \
+	  $(BIN)/uv pip sync --quiet --allow-empty-requirements --python $(BIN)/python --require-hashes requirements.lock \
+	    && $(BIN)/python -m ensurepip > /dev/null && $(BIN)/python -m pip install --quiet --disable-pip-version-check uv; \
+	else \
+	  $(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements.lock; \
+	fi
+	@mkdir -p .local && touch $@

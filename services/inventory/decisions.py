@@ -1,0 +1,199 @@
+"""What is decided: who gets which stock, and from where. No I/O, no clock."""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from uuid import UUID
+
+from shared.events.inventory import (
+    Allocation,
+    HoldEvent,
+    Shortage,
+    StockHeld,
+    StockLevelChanged,
+    StockRefused,
+    StockReleased,
+    WarehouseLevel,
+)
+from shared.events.order import (
+    CancelledLine,
+    OrderCancelled,
+    OrderEvent,
+    OrderExpired,
+    OrderLinesCancelled,
+    OrderPlaced,
+    OrderRejected,
+)
+
+Place = tuple[str, str]  # SKU, warehouse
+
+
+@dataclass
+class Level:
+    """Units of a SKU in a warehouse; the database, too, keeps 0 <= reserved <= on_hand."""
+
+    on_hand: int
+    reserved: int = 0
+
+    @property
+    def available(self) -> int:
+        return self.on_hand - self.reserved
+
+
+@dataclass
+class Hold:
+    """What an order got. Every order seen has one: ``held``, ``refused``, or ``released``."""
+
+    state: str
+    version: int = 0
+    allocated: dict[Place, int] = field(default_factory=dict[Place, int])
+
+
+@dataclass(frozen=True)
+class Warehouse:
+    code: str
+    country: str
+    priority: int
+
+
+@dataclass
+class Stock:
+    """The part of the stock that a batch needs, and the holds of its orders."""
+
+    warehouses: Sequence[Warehouse] = ()
+    versions: dict[str, int] = field(default_factory=dict[str, int])  # known SKUs, with the version of their stock
+    levels: dict[Place, Level] = field(default_factory=dict[Place, Level])
+    holds: dict[UUID, Hold] = field(default_factory=dict[UUID, Hold])
+    touched_skus: set[str] = field(default_factory=set[str])
+    touched_orders: set[UUID] = field(default_factory=set[UUID])
+
+    def available(self, sku: str) -> int:
+        """Units of ``sku`` that can be promised, over all warehouses."""
+        return sum(level.available for (one, _), level in self.levels.items() if one == sku)
+
+    def evolve(self, event: HoldEvent) -> int:
+        """Apply ``event`` and return the version it gives its hold."""
+        hold = self.holds.setdefault(event.order_id, Hold("released"))
+        match event:
+            case StockHeld(allocations=allocations):
+                hold.state = "held"
+                self._reserve(hold, allocations, sign=1)
+            case StockRefused():
+                hold.state = "refused"
+            case StockReleased(allocations=allocations):
+                self._reserve(hold, allocations, sign=-1)
+                hold.state = "held" if hold.allocated else "released"
+        hold.version += 1
+        self.touched_orders.add(event.order_id)
+        return hold.version
+
+    def _reserve(self, hold: Hold, allocations: Iterable[Allocation], *, sign: int) -> None:
+        for part in allocations:
+            place = (part.sku, part.warehouse)
+            self.levels[place].reserved += sign * part.quantity
+            left = hold.allocated.get(place, 0) + sign * part.quantity
+            if left:
+                hold.allocated[place] = left
+            else:
+                del hold.allocated[place]
+            self.touched_skus.add(part.sku)
+
+    def move(self, sku: str, warehouse: str, quantity: int) -> None:
+        """Units come in (positive) or go out (negative)."""
+        self.levels.setdefault((sku, warehouse), Level(0)).on_hand += quantity
+        self.touched_skus.add(sku)
+
+    def changed(self, occurred_at: datetime) -> Iterable[tuple[StockLevelChanged, int]]:
+        """The new level of every SKU touched, once each, with the version it gives the SKU's stock."""
+        levels: dict[str, list[WarehouseLevel]] = defaultdict(list)
+        for (sku, warehouse), level in sorted(self.levels.items()):
+            if sku in self.touched_skus:
+                levels[sku].append(WarehouseLevel(warehouse=warehouse, on_hand=level.on_hand, reserved=level.reserved))
+        for sku in sorted(self.touched_skus):
+            self.versions[sku] += 1
+            event = StockLevelChanged(
+                occurred_at=occurred_at, sku=sku, levels=tuple(levels[sku]), available=self.available(sku)
+            )
+            yield event, self.versions[sku]
+
+
+def decide(stock: Stock, event: OrderEvent) -> list[HoldEvent]:
+    """An order gets all of its items or none; asking twice, late or in the wrong order changes nothing."""
+    match event:
+        case OrderPlaced():
+            return [] if event.order_id in stock.holds else [_hold(stock, event)]
+        case OrderLinesCancelled(lines=lines):
+            return _release(stock, event, _cancelled(stock.holds.get(event.order_id), lines))
+        case OrderRejected() | OrderCancelled() | OrderExpired():
+            hold = stock.holds.get(event.order_id)
+            if hold is None:  # ended before it was seen: the row will say so when it comes
+                return [StockReleased(occurred_at=event.occurred_at, order_id=event.order_id, allocations=())]
+            return _release(stock, event, hold.allocated)
+        case _:
+            return []
+
+
+def _hold(stock: Stock, order: OrderPlaced) -> HoldEvent:
+    wanted: Counter[str] = Counter()
+    for line in order.lines:  # an order may name a SKU twice
+        wanted[line.sku] += line.quantity
+    shortages = tuple(
+        Shortage(sku=sku, wanted=quantity, available=stock.available(sku), known=sku in stock.versions)
+        for sku, quantity in sorted(wanted.items())
+        if stock.available(sku) < quantity
+    )
+    if shortages:
+        return StockRefused(occurred_at=order.occurred_at, order_id=order.order_id, shortages=shortages)
+    allocations = allocate(stock, wanted, order.destination.country)
+    return StockHeld(occurred_at=order.occurred_at, order_id=order.order_id, allocations=tuple(allocations))
+
+
+def allocate(stock: Stock, wanted: Mapping[str, int], country: str) -> list[Allocation]:
+    """Where to take the goods from, given that there are enough: as few parcels as possible, the nearest first.
+
+    One warehouse that has everything; else, per SKU, one that has all of it; else the SKU is split.
+    """
+    nearest = sorted(stock.warehouses, key=lambda one: (one.country != country, one.priority, one.code))
+    codes = [warehouse.code for warehouse in nearest]
+
+    def available(sku: str, code: str) -> int:
+        level = stock.levels.get((sku, code))
+        return level.available if level else 0
+
+    for code in codes:
+        if all(available(sku, code) >= quantity for sku, quantity in wanted.items()):
+            return [Allocation(sku=sku, warehouse=code, quantity=n) for sku, n in sorted(wanted.items())]
+    allocations: list[Allocation] = []
+    for sku, quantity in sorted(wanted.items()):
+        whole = [code for code in codes if available(sku, code) >= quantity]
+        for code in whole[:1] or codes:
+            part = min(quantity, available(sku, code))
+            if part > 0:
+                allocations.append(Allocation(sku=sku, warehouse=code, quantity=part))
+                quantity -= part
+    return allocations
+
+
+def _cancelled(hold: Hold | None, lines: Iterable[CancelledLine]) -> dict[Place, int]:
+    """The part of ``hold`` that cancelled lines set free: from its last warehouse first, never more than is held."""
+    freed: dict[Place, int] = {}
+    if hold is None:
+        return freed
+    for line in lines:
+        quantity = line.quantity
+        for place in sorted(hold.allocated, reverse=True):
+            part = min(quantity, hold.allocated[place] - freed.get(place, 0)) if place[0] == line.sku else 0
+            if part > 0:
+                freed[place] = freed.get(place, 0) + part
+                quantity -= part
+    return freed
+
+
+def _release(stock: Stock, event: OrderEvent, freed: Mapping[Place, int]) -> list[HoldEvent]:
+    if not freed:
+        return []
+    allocations = tuple(Allocation(sku=s, warehouse=w, quantity=n) for (s, w), n in sorted(freed.items()))
+    return [StockReleased(occurred_at=event.occurred_at, order_id=event.order_id, allocations=allocations)]

@@ -1,0 +1,117 @@
+"""What is stored: stock, holds and the product master. One function per query; each batch needs a fixed number."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from uuid import UUID
+
+from services.inventory.decisions import Hold, Level, Stock, Warehouse
+from shared.events.order import (
+    OrderCancelled,
+    OrderEvent,
+    OrderExpired,
+    OrderLinesCancelled,
+    OrderPlaced,
+    OrderRejected,
+)
+from shared.postgres import Tx
+
+WAREHOUSES = "SELECT code, country, priority FROM warehouses"
+
+HOLDS = "SELECT order_id, state, version FROM holds WHERE order_id = ANY($1::uuid[]) ORDER BY order_id FOR UPDATE"
+
+HOLD_LINES = "SELECT order_id, sku, warehouse, quantity FROM hold_lines WHERE order_id = ANY($1::uuid[])"
+
+LOCK_ITEMS = """
+SELECT sku, stock_version FROM items WHERE sku = ANY($1::text[]) ORDER BY sku FOR NO KEY UPDATE
+"""
+
+LEVELS = "SELECT sku, warehouse, on_hand, reserved FROM stock WHERE sku = ANY($1::text[])"
+
+SAVE_VERSIONS = """
+UPDATE items SET stock_version = n.version FROM unnest($1::text[], $2::bigint[]) AS n (sku, version)
+WHERE items.sku = n.sku
+"""
+
+SAVE_LEVELS = """
+INSERT INTO stock (sku, warehouse, on_hand, reserved)
+SELECT * FROM unnest($1::text[], $2::text[], $3::bigint[], $4::bigint[])
+ON CONFLICT (sku, warehouse) DO UPDATE SET on_hand = excluded.on_hand, reserved = excluded.reserved
+"""
+
+SAVE_HOLDS = """
+INSERT INTO holds (order_id, state, version) SELECT * FROM unnest($1::uuid[], $2::text[], $3::bigint[])
+ON CONFLICT (order_id) DO UPDATE SET state = excluded.state, version = excluded.version
+"""
+
+CLEAR_HOLD_LINES = "DELETE FROM hold_lines WHERE order_id = ANY($1::uuid[])"
+
+SAVE_HOLD_LINES = """
+INSERT INTO hold_lines (order_id, sku, warehouse, quantity)
+SELECT * FROM unnest($1::uuid[], $2::text[], $3::text[], $4::bigint[])
+"""
+
+
+async def load(tx: Tx, events: Iterable[OrderEvent]) -> Stock:
+    """The stock that these events can touch, locked in SKU order so that two batches cannot deadlock."""
+    orders: set[UUID] = set()
+    skus: set[str] = set()
+    for event in events:
+        match event:
+            case OrderPlaced(order_id=order, lines=lines):
+                orders.add(order)
+                skus.update(line.sku for line in lines)
+            case OrderRejected(order_id=order) | OrderCancelled(order_id=order) | OrderExpired(order_id=order):
+                orders.add(order)
+            case OrderLinesCancelled(order_id=order):
+                orders.add(order)
+            case _:
+                pass
+    holds = {row["order_id"]: Hold(row["state"], row["version"]) for row in await tx.db.fetch(HOLDS, list(orders))}
+    if holds:
+        for row in await tx.db.fetch(HOLD_LINES, list(holds)):
+            holds[row["order_id"]].allocated[row["sku"], row["warehouse"]] = row["quantity"]
+            skus.add(row["sku"])
+    stock = await lock(tx, skus)
+    stock.holds = holds
+    return stock
+
+
+async def lock(tx: Tx, skus: Iterable[str]) -> Stock:
+    """The stock of these SKUs, locked; unknown ones are absent from ``versions``."""
+    wanted = sorted(set(skus))
+    if not wanted:
+        return Stock()
+    versions = {row["sku"]: row["stock_version"] for row in await tx.db.fetch(LOCK_ITEMS, wanted)}
+    levels = await tx.db.fetch(LEVELS, wanted)  # after the lock: a statement of its own sees what the lock waited for
+    return Stock(
+        warehouses=[Warehouse(**row) for row in await tx.db.fetch(WAREHOUSES)],
+        versions=versions,
+        levels={(row["sku"], row["warehouse"]): Level(row["on_hand"], row["reserved"]) for row in levels},
+    )
+
+
+async def save(tx: Tx, stock: Stock) -> None:
+    """Write back what ``load`` or ``lock`` returned and decisions changed."""
+    if stock.touched_skus:
+        skus = sorted(stock.touched_skus)
+        await tx.db.execute(SAVE_VERSIONS, skus, [stock.versions[sku] for sku in skus])
+        places = sorted(place for place in stock.levels if place[0] in stock.touched_skus)
+        levels = [stock.levels[place] for place in places]
+        await tx.db.execute(
+            SAVE_LEVELS, [sku for sku, _ in places], [warehouse for _, warehouse in places],
+            [level.on_hand for level in levels], [level.reserved for level in levels],
+        )  # fmt: skip
+    if stock.touched_orders:
+        await _save_holds(tx, [(order, stock.holds[order]) for order in sorted(stock.touched_orders)])
+
+
+async def _save_holds(tx: Tx, holds: Sequence[tuple[UUID, Hold]]) -> None:
+    orders = [order for order, _ in holds]
+    await tx.db.execute(SAVE_HOLDS, orders, [hold.state for _, hold in holds], [hold.version for _, hold in holds])
+    lines = [(order, *place, quantity) for order, hold in holds for place, quantity in hold.allocated.items()]
+    known = [order for order, hold in holds if hold.version > 1]
+    if known:
+        await tx.db.execute(CLEAR_HOLD_LINES, known)
+    if lines:
+        await tx.db.execute(SAVE_HOLD_LINES, *(list(column) for column in zip(*lines, strict=True)))

@@ -1,0 +1,33 @@
+"""Assembly of the order service."""
+
+from pathlib import Path
+
+from services.order import handlers, knowledge
+from services.order.api import routes
+from services.order.payments import webhooks
+from services.order.payments.sandbox import SandboxProvider
+from services.order.payments.worker import PaymentWorker
+from services.order.settings import OrderSettings
+from services.order.signals import signals
+from shared.app import Parts, Service
+from shared.postgres import Database
+from shared.work import Worker
+
+
+async def assemble(settings: OrderSettings, database: Database) -> Parts:
+    provider = SandboxProvider(
+        settings.payments_url, settings.payments_api_key, settings.payments_webhook_secret, settings.payments_timeout
+    )
+    payments = PaymentWorker(database, provider)
+    signals.payments_due = payments.calling.wake
+    retiring = Worker("retire sealing keys", lambda: knowledge.retire_keys(database), every=60)
+    return Parts(
+        handlers.build(settings.payment_deadline),
+        [*routes(database, settings), webhooks.routes(database, provider)],
+        [payments.calling, payments.storing, retiring],
+        payments.close,
+    )
+
+
+if __name__ == "__main__":
+    Service("order", OrderSettings, Path(__file__).parent, assemble).run()

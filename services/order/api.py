@@ -1,0 +1,175 @@
+"""HTTP: orders are placed, looked at, listed and cancelled."""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from typing import Annotated, Any
+from uuid import UUID
+
+from fastapi import APIRouter, Header, Query, Response
+from pydantic import AwareDatetime, Field
+
+from services.order import bulk, intake, store, views
+from services.order.decisions import Refusal, cancel, cancel_lines
+from services.order.intake import MAX_LINES, MAX_UNITS, Body, OrderBody
+from services.order.settings import OrderSettings
+from services.order.signals import signals
+from services.order.views import OrderView, Summary
+from shared import idempotency, paging
+from shared.auth import Principal, requires
+from shared.commands import command_cause
+from shared.paging import Cursor, Limit, Page
+from shared.postgres import Database
+from shared.problems import Problem
+
+OPEN = frozenset({"placed", "paying"})
+LONGEST_WAIT = 30.0
+
+OptionalKey = Annotated[
+    str | None, Header(min_length=1, max_length=200, description="sent again, finds the first answer")
+]
+Prefer = Annotated[str | None, Header(description="`wait=2`: answer with the outcome, if there is one within 2 s")]
+
+
+class CancelledUnits(Body):
+    line: Annotated[int, Field(ge=1, le=MAX_LINES)]
+    quantity: Annotated[int, Field(ge=1, le=MAX_UNITS)]
+
+
+class Cancellation(Body):
+    """Without ``lines`` the whole order is cancelled; with them, that many units of a confirmed order."""
+
+    reason: Annotated[str, Field(min_length=1, max_length=100, pattern=r"^[a-z0-9_]+$")] = "requested"
+    lines: Annotated[list[CancelledUnits], Field(min_length=1, max_length=MAX_LINES)] | None = None
+    occurred_at: AwareDatetime | None = Field(default=None, description="only with the scope orders:import")
+
+
+def routes(database: Database, settings: OrderSettings) -> Sequence[APIRouter]:
+    router = APIRouter(tags=["orders"])
+
+    async def seen(order_id: UUID) -> OrderView:
+        async with database.reading() as db:
+            found = await views.order(db, order_id)
+        if found is None:
+            raise Problem(404, "Not found", f"no order {order_id}")
+        return found
+
+    @router.post("/orders", status_code=201, summary="Place an order; 200 when the same one was placed before")
+    async def place(
+        body: OrderBody, response: Response, principal: Annotated[Principal, requires("orders:write")],
+        idempotency_key: OptionalKey = None, prefer: Prefer = None,
+    ) -> OrderView:  # fmt: skip
+        intake.check_scopes(body, principal)
+        async with database.transaction() as tx:
+            print_ = intake.fingerprint(body, settings.fingerprint_key)
+            known = await idempotency.first_answer(tx, principal.subject, idempotency_key, print_)
+            if known is not None:
+                placed = intake.Placed(UUID(known["order_id"]), new=False)
+            else:
+                (problem,) = await intake.check_items(tx, [body])
+                if problem is not None:
+                    raise problem
+                (outcome,) = await intake.place(tx, [body], settings)
+                if isinstance(outcome, Problem):
+                    raise outcome
+                placed = outcome
+                await idempotency.remember(
+                    tx, principal.subject, idempotency_key, 201, {"order_id": str(placed.order_id)}
+                )
+        response.status_code = 201 if placed.new else 200
+        response.headers["Location"] = f"/orders/{placed.order_id}"
+        if seconds := _wait(prefer):
+            await _settled(database, placed.order_id, seconds)
+            response.headers["Preference-Applied"] = f"wait={seconds:g}"
+        return await seen(placed.order_id)
+
+    @router.get("/orders/{order_id}", summary="One order with its timeline")
+    async def get(order_id: UUID, _: Annotated[Principal, requires("orders:read")], prefer: Prefer = None) -> OrderView:
+        if seconds := _wait(prefer):
+            await _settled(database, order_id, seconds)
+        return await seen(order_id)
+
+    @router.get("/orders", summary="Orders, newest first")
+    async def list_orders(
+        _: Annotated[Principal, requires("orders:read")], state: Annotated[str | None, Query(max_length=20)] = None,
+        channel: Annotated[str | None, Query(max_length=63)] = None, customer_id: UUID | None = None,
+        external_reference: Annotated[str | None, Query(max_length=200)] = None, cursor: Cursor = None,
+        limit: Limit = 50,
+    ) -> Page[Summary]:  # fmt: skip
+        after = _uuid(paging.decode(cursor, 1))
+        async with database.reading() as db:
+            items = await views.orders(
+                db, after=after, state=state, channel=channel, customer_id=customer_id, reference=external_reference,
+                limit=limit,
+            )  # fmt: skip
+        return Page(items=items, next=paging.encode(items[-1].order_id) if len(items) == limit else None)
+
+    @router.get("/order-counts", summary="How many orders are in which state")
+    async def order_counts(_: Annotated[Principal, requires("orders:read")]) -> dict[str, int]:
+        async with database.reading() as db:
+            return await views.counts(db)
+
+    @router.post("/orders/{order_id}/cancellations", summary="Cancel an order, or units of a confirmed one")
+    async def cancel_order(
+        order_id: UUID, body: Cancellation, principal: Annotated[Principal, requires("orders:write")],
+        idempotency_key: Annotated[str, Header(min_length=1, max_length=200)],
+    ) -> OrderView:  # fmt: skip
+        if body.occurred_at is not None and "orders:import" not in principal.scopes:
+            raise Problem(403, "Forbidden", "the token lacks the scope orders:import",
+                          errors=[{"field": "occurred_at", "message": "needs the scope orders:import"}])  # fmt: skip
+        async with database.transaction() as tx:
+            key = f"{order_id}/{idempotency_key}"
+            known = await idempotency.first_answer(tx, principal.subject, key, idempotency.fingerprint(body))
+            if known is None:
+                orders = await store.load(tx, [order_id], with_lines=True)
+                if order_id not in orders.by_id:
+                    raise Problem(404, "Not found", f"no order {order_id}")
+                order, at = orders.by_id[order_id], body.occurred_at or datetime.now(UTC)
+                units = _units(body.lines)
+                events = cancel(order, body.reason, at) if units is None else cancel_lines(order, units, at)
+                if isinstance(events, Refusal):
+                    errors = [{"field": events.field, "message": events.reason}] if events.field else []
+                    raise Problem(409, "Cannot be cancelled", events.reason, code="not_cancellable", errors=errors)
+                orders.happen(tx, order, events, command_cause(principal.subject, key, str(order_id)))
+                await store.save(tx, orders)
+                await idempotency.remember(tx, principal.subject, key, 200, {"order_id": str(order_id)})
+        return await seen(order_id)
+
+    router.include_router(bulk.routes(database, settings))
+    return (router,)
+
+
+def _units(lines: list[CancelledUnits] | None) -> Mapping[int, int] | None:
+    if lines is None:
+        return None
+    units: dict[int, int] = {}
+    for one in lines:
+        units[one.line] = units.get(one.line, 0) + one.quantity
+    return units
+
+
+def _wait(prefer: str | None) -> float:
+    """The seconds of ``Prefer: wait=N`` (RFC 7240), at most half a minute; 0 without."""
+    match = re.search(r"\bwait=(\d{1,4})\b", prefer or "")
+    return min(float(match[1]), LONGEST_WAIT) if match else 0.0
+
+
+async def _settled(database: Database, order_id: UUID, seconds: float) -> None:
+    """Wait until the order is confirmed or ended; told by this process, or seen in the table a little later."""
+    until = time.monotonic() + seconds
+    while (left := until - time.monotonic()) > 0:
+        async with database.reading() as db:
+            if await views.state(db, order_id) not in OPEN:
+                return
+        await signals.wait(order_id, min(left, 0.25))
+
+
+def _uuid(position: Sequence[Any] | None) -> UUID | None:
+    try:
+        return None if position is None else UUID(str(position[0]))
+    except ValueError as error:
+        raise Problem(422, "Invalid input", "the cursor is none that was given out", code="invalid",
+                      errors=[{"field": "cursor", "message": "not a cursor"}]) from error  # fmt: skip

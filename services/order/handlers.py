@@ -1,0 +1,59 @@
+"""What comes in: the answers of customer, pricing and inventory; deadlines; and what intake needs to know of others."""
+
+from __future__ import annotations
+
+from uuid import uuid5
+
+from services.order import knowledge, store
+from services.order.decisions import decide, expire
+from shared.consume import Consumers, Due
+from shared.events.customer import IdentificationEvent, SealingKeyEvent
+from shared.events.inventory import HoldEvent, ItemEvent
+from shared.events.pricing import QuoteEvent
+from shared.messages import Batch, Cause
+from shared.postgres import Tx
+from shared.topics import HOLDS, IDENTIFICATIONS, ITEMS, QUOTES, SEALING_KEYS
+
+EXPIRE_AT_ONCE = 200
+CLOSE_AGAIN_AFTER = 30  # seconds, while the provider has not said what became of a payment
+
+
+def build(payment_deadline: int) -> Consumers:
+    """The consumers of the order service; ``payment_deadline`` in seconds."""
+    consumers = Consumers()
+
+    @consumers.on(IDENTIFICATIONS, QUOTES, HOLDS)
+    async def join_answers(tx: Tx, batch: Batch[IdentificationEvent | QuoteEvent | HoldEvent]) -> None:
+        """Hear what was answered; whoever gives the last answer sets the order going."""
+        orders = await store.load(tx, [message.event.order_id for message in batch])
+        for message in batch:
+            order = orders.by_id[message.event.order_id]
+            order.hear(message.event)
+            orders.heard.add(order.order_id)
+            orders.happen(tx, order, decide(order, message.event), message)
+            if order.state == "paying":
+                orders.extend[order.order_id] = payment_deadline
+        await store.save(tx, orders)
+
+    @consumers.deadlines(after=join_answers)
+    async def expire_orders(tx: Tx, due: Due) -> None:
+        """End orders whose answers did not come in time; ask for open payments to be closed."""
+        overdue = await store.overdue(tx, due.until, due.partitions, EXPIRE_AT_ONCE)
+        orders = await store.load(tx, overdue)
+        for order in orders.by_id.values():
+            cause = Cause(id=uuid5(order.order_id, f"deadline/{order.version}"), correlation_id=str(order.order_id))
+            orders.happen(tx, order, expire(order, due.until), cause)
+            orders.extend[order.order_id] = CLOSE_AGAIN_AFTER
+        await store.save(tx, orders)
+
+    @consumers.on(ITEMS)
+    async def learn_items(tx: Tx, batch: Batch[ItemEvent]) -> None:
+        """Know which SKUs exist, to refuse an unknown one at the door."""
+        await knowledge.save_items(tx, batch)
+
+    @consumers.on(SEALING_KEYS)
+    async def learn_sealing_keys(tx: Tx, batch: Batch[SealingKeyEvent]) -> None:
+        """Know the keys with which personal data is sealed for the customer service."""
+        await knowledge.save_keys(tx, [message.event for message in batch])
+
+    return consumers

@@ -1,0 +1,267 @@
+"""How an order comes in: checked, sealed, recorded and announced, in one transaction."""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from decimal import Decimal
+from typing import Annotated, Any, Literal
+from uuid import UUID
+
+import orjson
+import uuid_utils
+from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, model_validator
+
+from services.order import knowledge, store
+from services.order.settings import OrderSettings
+from shared.auth import Principal
+from shared.events.order import BuyerSealed, Destination, OrderLine, OrderPlaced
+from shared.messages import Cause
+from shared.money import MINOR_DIGITS, Currency
+from shared.partitions import partition_of
+from shared.postgres import Tx
+from shared.problems import Problem
+from shared.sealing import Buyer, Recipient, SealedBuyer, seal
+from shared.topics import INTAKE, ORDERS
+from shared.tracing import Trace, current_trace
+
+MAX_LINES = 2_000
+MAX_UNITS = 1_000_000
+
+Text = Annotated[str, Field(min_length=1, max_length=200)]
+
+
+class Body(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class LineBody(Body):
+    sku: Annotated[str, Field(min_length=1, max_length=64)]
+    quantity: Annotated[int, Field(ge=1, le=MAX_UNITS, strict=True)]
+    unit_price: Annotated[Decimal, Field(ge=0, max_digits=12, decimal_places=6)] | None = Field(
+        default=None, description="only with the scope orders:import: the channel's own price, tax contained"
+    )
+
+
+class BuyerBody(Buyer, Body):
+    name: Text | None = None
+    email: Annotated[str, Field(max_length=254, pattern=r"^[^@\s]+@[^@\s]+$")] | None = None
+    phone: Annotated[str, Field(max_length=40)] | None = None
+    channel_id: Text | None = None
+
+
+class RecipientBody(Recipient, Body):
+    name: Text
+    street: Text
+    city: Text
+    postal_code: Annotated[str, Field(max_length=20)] | None = None
+    region: Annotated[str, Field(max_length=100)] | None = None
+    country: Annotated[str, Field(pattern=r"^[A-Z]{2}$", description="ISO 3166 alpha-2")]
+    phone: Annotated[str, Field(max_length=40)] | None = None
+
+
+class CardBody(Body):
+    """A token of the payment provider; the card itself never comes here."""
+
+    method: Literal["card"]
+    token: Annotated[str, Field(min_length=1, max_length=255)]
+
+
+class PrepaidBody(Body):
+    """The channel has the money already; only with the scope orders:import."""
+
+    method: Literal["prepaid"]
+
+
+class OrderBody(Body):
+    """An order as a channel sends it. ``channel`` and ``external_reference`` name it for ever."""
+
+    channel: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]{0,62}$")]
+    external_reference: Text
+    customer_id: UUID | None = None
+    currency: Currency
+    buyer: BuyerBody = BuyerBody()
+    recipient: RecipientBody
+    lines: Annotated[list[LineBody], Field(min_length=1, max_length=MAX_LINES)]
+    coupon: Annotated[str, Field(min_length=1, max_length=64)] | None = None
+    points: Annotated[int, Field(ge=0, le=100_000_000)] = 0
+    expected_total: Annotated[Decimal, Field(ge=0, max_digits=15, decimal_places=3)] | None = Field(
+        default=None, description="what the buyer was shown; another price rejects the order"
+    )
+    payment: Annotated[CardBody | PrepaidBody, Field(discriminator="method")]
+    note: Annotated[str, Field(max_length=2000)] | None = None
+    placed_at: AwareDatetime | None = Field(
+        default=None, description="business time, only with the scope orders:import; otherwise now"
+    )
+
+    @model_validator(mode="after")
+    def _amounts_fit(self) -> OrderBody:
+        digits = MINOR_DIGITS.get(self.currency, 2)
+        if self.expected_total is not None and self.expected_total != round(self.expected_total, digits):
+            raise ValueError(f"expected_total: {self.currency} has {digits} decimals")
+        return self
+
+
+@dataclass(frozen=True)
+class Placed:
+    """``new`` is false when the same order was there already."""
+
+    order_id: UUID
+    new: bool
+
+
+INSERT_ORDERS = """
+INSERT INTO orders (order_id, channel, external_reference, fingerprint, partition, state, version, customer_id, currency,
+                    expected_total, prepaid, payment_token, request, placed_at, deadline_at)
+SELECT n.order_id, n.channel, n.reference, n.fingerprint, n.partition, 'placed', 1, n.customer_id, n.currency,
+       n.expected_total, n.prepaid, n.token, n.request, n.placed_at, now() + $12 * interval '1 second'
+FROM unnest($1::uuid[], $2::text[], $3::text[], $4::bytea[], $5::smallint[], $6::uuid[], $7::text[], $8::numeric[],
+            $9::bool[], $10::text[], $11::jsonb[], $13::timestamptz[])
+     AS n (order_id, channel, reference, fingerprint, partition, customer_id, currency, expected_total, prepaid, token,
+           request, placed_at)
+ORDER BY n.channel, n.reference
+ON CONFLICT (channel, external_reference) DO NOTHING RETURNING order_id
+"""
+
+EXISTING = """
+SELECT o.channel, o.external_reference, o.order_id, o.fingerprint FROM orders o
+JOIN unnest($1::text[], $2::text[]) AS n (channel, reference)
+  ON (o.channel, o.external_reference) = (n.channel, n.reference)
+"""
+
+INSERT_SEALED = (
+    "INSERT INTO sealed_buyers (order_id, key_id, sealed) SELECT * FROM unnest($1::uuid[], $2::uuid[], $3::text[])"
+)
+
+
+def check_scopes(body: OrderBody, principal: Principal) -> None:
+    """Only a trusted channel names its own prices, its own time, or orders that are paid. Raises 403."""
+    if "orders:import" in principal.scopes:
+        return
+    asked = {
+        "placed_at": body.placed_at is not None,
+        "payment.method": isinstance(body.payment, PrepaidBody),
+        "lines.unit_price": any(line.unit_price is not None for line in body.lines),
+    }
+    errors = [{"field": name, "message": "needs the scope orders:import"} for name, wanted in asked.items() if wanted]
+    if errors:
+        raise Problem(403, "Forbidden", "the token lacks the scope orders:import", errors=errors)
+
+
+async def check_items(tx: Tx, bodies: Sequence[OrderBody]) -> list[Problem | None]:
+    """Per order, what is wrong with its SKUs."""
+    unknown = await knowledge.unknown_items(tx, (line.sku for body in bodies for line in body.lines))
+
+    def problem(body: OrderBody) -> Problem | None:
+        errors = [
+            {"field": f"lines.{number}.sku", "message": f"unknown SKU {line.sku}"}
+            for number, line in enumerate(body.lines)
+            if line.sku in unknown
+        ]
+        detail = f"{len(errors)} line(s) name a SKU that cannot be ordered"
+        return Problem(422, "Invalid input", detail, code="unknown_sku", errors=errors[:50]) if errors else None
+
+    return [problem(body) for body in bodies]
+
+
+async def place(tx: Tx, bodies: Sequence[OrderBody], settings: OrderSettings) -> list[Placed | Problem]:
+    """Record orders, all in one transaction; per order what became of it. SKUs and scopes were checked before.
+
+    The same reference with the same body finds the first order; with another body it is a 409.
+    """
+    key = await knowledge.current_key(tx)
+    if key is None:
+        raise Problem(503, "Not ready", "the customer service has not published a sealing key yet",
+                      headers={"Retry-After": "2"})  # fmt: skip
+    now = datetime.now(UTC)
+    prints = [fingerprint(body, settings.fingerprint_key) for body in bodies]
+    events = [_event(body, UUID(str(uuid_utils.uuid7())), body.placed_at or now) for body in bodies]
+    rows = [
+        (
+            event.order_id, body.channel, body.external_reference, print_, partition_of(str(event.order_id), ORDERS),
+            body.customer_id, body.currency, body.expected_total, event.prepaid,
+            body.payment.token if isinstance(body.payment, CardBody) else None,
+            event.model_dump(mode="json", include={"lines", "coupon", "points", "destination"}, exclude_none=True),
+            event.occurred_at,
+        )
+        for body, event, print_ in zip(bodies, events, prints, strict=True)
+    ]  # fmt: skip
+    columns = [list(column) for column in zip(*rows, strict=True)]
+    inserted = await tx.db.fetch(INSERT_ORDERS, *columns[:11], settings.answer_deadline, columns[11])
+    new = {row["order_id"] for row in inserted}
+    await _announce(tx, [(b, e) for b, e in zip(bodies, events, strict=True) if e.order_id in new], key)
+    known = await _existing(tx, [b for b, e in zip(bodies, events, strict=True) if e.order_id not in new])
+    return [
+        Placed(event.order_id, new=True) if event.order_id in new else _same(body, print_, known)
+        for body, event, print_ in zip(bodies, events, prints, strict=True)
+    ]
+
+
+async def _announce(tx: Tx, placed: Sequence[tuple[OrderBody, OrderPlaced]], key: knowledge.SealingKey) -> None:
+    if not placed:
+        return
+    trace = current_trace.get() or Trace.new()
+    sealed: list[str] = []
+    for body, event in placed:
+        content = SealedBuyer(order_id=event.order_id, buyer=body.buyer, recipient=body.recipient, note=body.note)
+        sealed.append(seal(key.public_key, content))
+        cause = Cause(id=event.order_id, correlation_id=str(event.order_id), trace=trace)
+        tx.publish(ORDERS, event, cause=cause, sequence=1)
+        box = BuyerSealed(
+            occurred_at=event.occurred_at, order_id=event.order_id, channel=body.channel, customer_id=body.customer_id,
+            points=body.points, key_id=key.key_id, sealed=sealed[-1],
+        )  # fmt: skip
+        tx.publish(INTAKE, box, cause=cause, sequence=1)
+    ids = [event.order_id for _, event in placed]
+    await tx.db.execute(INSERT_SEALED, ids, [key.key_id] * len(ids), sealed)
+    await store.write_timeline(tx, [(event, 1, event.order_id) for _, event in placed])
+
+
+async def _existing(tx: Tx, bodies: Sequence[OrderBody]) -> dict[tuple[str, str], tuple[UUID, bytes]]:
+    if not bodies:
+        return {}
+    rows = await tx.db.fetch(EXISTING, [b.channel for b in bodies], [b.external_reference for b in bodies])
+    return {(row["channel"], row["external_reference"]): (row["order_id"], row["fingerprint"]) for row in rows}
+
+
+def _same(body: OrderBody, print_: bytes, known: dict[tuple[str, str], tuple[UUID, bytes]]) -> Placed | Problem:
+    order_id, before = known[body.channel, body.external_reference]
+    if hmac.compare_digest(before, print_):
+        return Placed(order_id, new=False)
+    return Problem(
+        409, "Reference in use", f"{body.external_reference} of {body.channel} is order {order_id}, with another body",
+        code="reference_in_use", errors=[{"field": "external_reference", "message": "used with another body"}],
+    )  # fmt: skip
+
+
+def fingerprint(body: BaseModel, key: str) -> bytes:
+    """HMAC of the request's canonical form: it may hold personal data, so a plain hash would tell too much."""
+    canonical: dict[str, Any] = body.model_dump(mode="json")
+    return hmac.digest(key.encode(), orjson.dumps(canonical, option=orjson.OPT_SORT_KEYS), hashlib.sha256)
+
+
+def _event(body: OrderBody, order_id: UUID, at: datetime) -> OrderPlaced:
+    return OrderPlaced(
+        occurred_at=at, order_id=order_id, channel=body.channel, external_reference=body.external_reference,
+        customer_id=body.customer_id, currency=body.currency,
+        lines=tuple(
+            OrderLine(line=number, sku=line.sku, quantity=line.quantity, unit_price=line.unit_price)
+            for number, line in enumerate(body.lines, 1)
+        ),
+        coupon=body.coupon, points=body.points, expected_total=body.expected_total,
+        prepaid=isinstance(body.payment, PrepaidBody),
+        destination=Destination(
+            country=body.recipient.country, postal_area=postal_area(body.recipient.country, body.recipient.postal_code)
+        ),
+    )  # fmt: skip
+
+
+def postal_area(country: str, postal_code: str | None) -> str | None:
+    """The coarse part of a postal code: enough for the nearest warehouse, too little to find a person."""
+    if not postal_code:
+        return None
+    code = postal_code.strip().upper()
+    return code.split()[0] if country == "GB" and " " in code else code[:2]

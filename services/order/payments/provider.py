@@ -1,0 +1,39 @@
+"""The payment provider, as the order service needs one. Adapters speak the protocol of a particular provider."""
+
+from __future__ import annotations
+
+from decimal import Decimal
+from typing import Protocol
+from uuid import UUID
+
+from services.order.decisions import PaymentReport
+
+
+class UnknownOutcomeError(Exception):
+    """The provider may or may not have done it: look it up, or ask again with the same key."""
+
+
+class Provider(Protocol):
+    """All calls are idempotent by their id. Each raises UnknownOutcomeError when no clear answer came."""
+
+    async def charge(self, payment_id: UUID, token: str, amount: Decimal, currency: str) -> PaymentReport:
+        """Authorise and capture. A refusal for whatever reason is a report, declined, with the reason."""
+        ...
+
+    async def look_up(self, payment_id: UUID) -> PaymentReport | None:
+        """What became of a payment; None if it never reached the provider."""
+        ...
+
+    async def void(self, payment_id: UUID, provider_reference: str) -> PaymentReport:
+        """Close a payment that is not captured yet; reports captured if it was too late for that."""
+        ...
+
+    async def refund(self, refund_id: UUID, provider_reference: str, amount: Decimal) -> bool:
+        """Pay back; False when the provider refuses."""
+        ...
+
+    def webhook(self, headers: dict[str, str], body: bytes) -> tuple[UUID, PaymentReport] | None:
+        """The payment a signed notice speaks of; None if it is of no interest. Raises ValueError on a forgery."""
+        ...
+
+    async def close(self) -> None: ...

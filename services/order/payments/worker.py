@@ -1,0 +1,177 @@
+"""Calls to the provider: claimed in one transaction, made outside of any, their outcomes stored in another.
+
+A claim is a lease: a worker that dies leaves a payment that another asks about once the lease has run out.
+Unknown is resolved by look-up, then by asking again with the same key; never by a new key.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Coroutine
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from decimal import Decimal
+from typing import Any
+from uuid import UUID, uuid5
+
+from services.order import store
+from services.order.decisions import PaymentReport, refunded, settle
+from services.order.payments.provider import Provider, UnknownOutcomeError
+from shared.messages import Cause
+from shared.postgres import Database, Row
+from shared.telemetry import log
+from shared.work import Worker
+
+IN_FLIGHT = 64
+LEASE_SECONDS = 30
+
+CLAIM_PAYMENTS = """
+UPDATE payments SET due_at = now() + $2 * interval '1 second', attempts = attempts + 1
+WHERE payment_id IN
+      (SELECT payment_id FROM payments WHERE due_at <= now() ORDER BY due_at LIMIT $1 FOR UPDATE SKIP LOCKED)
+RETURNING payment_id, order_id, token, amount, currency, state, provider_reference, closing, attempts
+"""
+
+CLAIM_REFUNDS = """
+UPDATE refunds AS r SET due_at = now() + $2 * interval '1 second', attempts = r.attempts + 1
+FROM payments p
+WHERE p.payment_id = r.payment_id AND p.provider_reference IS NOT NULL AND r.refund_id IN
+      (SELECT refund_id FROM refunds WHERE due_at <= now() ORDER BY due_at LIMIT $1 FOR UPDATE SKIP LOCKED)
+RETURNING r.refund_id, r.order_id, r.amount, p.provider_reference, r.attempts
+"""
+
+ASK_PAYMENT_AGAIN = (
+    "UPDATE payments SET due_at = now() + $2 * interval '1 second' WHERE payment_id = $1 AND due_at IS NOT NULL"
+)
+
+ASK_REFUND_AGAIN = (
+    "UPDATE refunds SET due_at = now() + $2 * interval '1 second' WHERE refund_id = $1 AND due_at IS NOT NULL"
+)
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What came of one call, to be stored: a report of a payment, or a refund that went through."""
+
+    order_id: UUID
+    report: PaymentReport | None = None
+    refund_id: UUID | None = None
+
+
+class PaymentWorker:
+    """Two loops: one claims and calls, the other stores outcomes, many in one transaction."""
+
+    def __init__(self, database: Database, provider: Provider):
+        self._database = database
+        self._provider = provider
+        self._calls: set[asyncio.Task[None]] = set()
+        self._outcomes: list[Outcome] = []
+        self.calling = Worker("payments", self._claim, every=1.0)
+        self.storing = Worker("payment outcomes", self._store, every=1.0)
+
+    async def close(self) -> None:
+        """Let the calls under way end, and store what came of them."""
+        if self._calls:
+            await asyncio.wait(self._calls, timeout=6)
+        await self._store()
+        await self._provider.close()
+
+    async def _claim(self) -> bool:
+        room = IN_FLIGHT - len(self._calls)
+        if room <= 0:
+            return False  # the next call that ends wakes this up
+        async with self._database.transaction() as tx:
+            payments = await tx.db.fetch(CLAIM_PAYMENTS, room, LEASE_SECONDS)
+            refunds = await tx.db.fetch(CLAIM_REFUNDS, room, LEASE_SECONDS)
+        for row in payments:
+            self._call(self._ask_payment(row))
+        for row in refunds:
+            self._call(self._ask_refund(row))
+        return False
+
+    def _call(self, call: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.create_task(call)
+        self._calls.add(task)
+        task.add_done_callback(self._ended)
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        self._calls.discard(task)
+        if not task.cancelled() and (error := task.exception()) is not None:
+            log.error("payment call failed; it is asked about again when its lease ends", exc_info=error)
+        if len(self._calls) == IN_FLIGHT - 1:
+            self.calling.wake()
+
+    async def _ask_payment(self, row: Row) -> None:
+        payment_id: UUID = row["payment_id"]
+        try:
+            report = await self._outcome(row)
+        except UnknownOutcomeError as unknown:
+            log.warning(
+                "payment outcome unknown", payment_id=str(payment_id), attempt=row["attempts"], reason=str(unknown)
+            )
+            await self._again(ASK_PAYMENT_AGAIN, payment_id, row["attempts"])
+            return
+        self._outcomes.append(Outcome(row["order_id"], report))
+        self.storing.wake()
+        if report.status in ("pending", "requires_action"):
+            await self._again(ASK_PAYMENT_AGAIN, payment_id, row["attempts"] + 3)  # the webhook is faster, if it comes
+
+    async def _outcome(self, row: Row) -> PaymentReport:
+        payment_id: UUID = row["payment_id"]
+        if row["attempts"] > 1 or row["closing"]:
+            found = await self._provider.look_up(payment_id)
+            if found is not None:
+                if row["closing"] and found.status in ("pending", "requires_action") and found.provider_reference:
+                    return await self._provider.void(payment_id, found.provider_reference)
+                return found
+            if row["closing"]:  # it never got there; should it still arrive, a capture after the end is refunded
+                return PaymentReport("cancelled", row["amount"], reason="closed before the provider knew it")
+        return await self._provider.charge(payment_id, row["token"] or "", row["amount"], row["currency"])
+
+    async def _ask_refund(self, row: Row) -> None:
+        refund_id: UUID = row["refund_id"]
+        amount: Decimal = row["amount"]
+        try:
+            done = await self._provider.refund(refund_id, row["provider_reference"], amount)
+        except UnknownOutcomeError as unknown:
+            log.warning(
+                "refund outcome unknown", refund_id=str(refund_id), attempt=row["attempts"], reason=str(unknown)
+            )
+            done = False
+        if done:
+            self._outcomes.append(Outcome(row["order_id"], refund_id=refund_id))
+            self.storing.wake()
+        else:
+            await self._again(ASK_REFUND_AGAIN, refund_id, row["attempts"])
+
+    async def _again(self, query: str, id_: UUID, attempts: int) -> None:
+        async with self._database.transaction() as tx:
+            await tx.db.execute(query, id_, min(60, 2 ** min(attempts, 6)) / 2)
+
+    async def _store(self) -> bool:
+        outcomes = self._outcomes[:200]
+        if not outcomes:
+            return False
+        await apply(self._database, outcomes)
+        del self._outcomes[: len(outcomes)]
+        return bool(self._outcomes)
+
+
+async def apply(database: Database, outcomes: list[Outcome]) -> None:
+    """Let orders go on from what their payments came to. The same word twice, by call and by webhook, is one cause."""
+    async with database.transaction() as tx:
+        orders = await store.load(tx, [outcome.order_id for outcome in outcomes])
+        now = datetime.now(UTC)
+        for outcome in outcomes:
+            order = orders.by_id[outcome.order_id]
+            if outcome.report is not None:
+                events = settle(order, outcome.report, now)
+                said = f"payment/{outcome.report.status}"
+                orders.heard.add(order.order_id)
+            else:
+                assert outcome.refund_id is not None
+                events = refunded(order, outcome.refund_id, now)
+                said = f"refund/{outcome.refund_id}"
+            cause = Cause(id=uuid5(order.order_id, said), correlation_id=str(order.order_id))
+            orders.happen(tx, order, events, cause)
+        await store.save(tx, orders)

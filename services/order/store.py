@@ -1,0 +1,221 @@
+"""What is stored: orders, their payment and refunds, their timeline. A batch needs a fixed number of queries."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any
+from uuid import UUID
+
+from services.order.decisions import ENDED, Order, Payment
+from services.order.signals import signals
+from shared.events.order import OrderEvent, PaymentRefunded, RefundRequested
+from shared.events.pricing import PricedLine
+from shared.messages import Cause
+from shared.postgres import Row, Tx
+from shared.topics import ORDERS
+
+LOAD = """
+SELECT o.order_id, o.channel, o.currency, o.expected_total, o.prepaid, o.state, o.version,
+       o.customer_id, o.recipient_id, o.identified, o.held, o.priced_lines IS NOT NULL AS priced, o.total, o.cancelled_lines, o.cancelled_amount,
+       o.reason, CASE WHEN $2 THEN o.priced_lines END AS priced_lines,
+       p.payment_id, p.amount, p.state AS payment_state, p.provider, p.captured, p.refunded, p.provider_reference,
+       p.redirect_url, p.closing
+FROM orders o LEFT JOIN payments p USING (order_id)
+WHERE o.order_id = ANY($1::uuid[]) ORDER BY o.order_id FOR UPDATE OF o
+"""
+
+OPEN_REFUNDS = """
+SELECT order_id, refund_id, amount FROM refunds WHERE order_id = ANY($1::uuid[]) AND state = 'requested'
+"""
+
+SAVE_ORDERS = """
+UPDATE orders AS o
+SET state = n.state, version = n.version, customer_id = n.customer_id, recipient_id = n.recipient_id,
+    identified = n.identified, held = n.held, total = n.total, reason = n.reason,
+    priced_lines = coalesce(n.priced_lines, o.priced_lines), cancelled_lines = n.cancelled_lines,
+    cancelled_amount = n.cancelled_amount, changed_at = now(),
+    deadline_at = CASE WHEN n.state NOT IN ('placed', 'paying') THEN NULL
+                       WHEN n.extend IS NULL THEN o.deadline_at ELSE now() + n.extend * interval '1 second' END
+FROM unnest($1::uuid[], $2::text[], $3::bigint[], $4::uuid[], $5::uuid[], $6::bool[], $7::bool[], $8::numeric[],
+            $9::text[], $10::jsonb[], $11::jsonb[], $12::numeric[], $13::int[])
+     AS n (order_id, state, version, customer_id, recipient_id, identified, held, total,
+           reason, priced_lines, cancelled_lines, cancelled_amount, extend)
+WHERE o.order_id = n.order_id
+"""
+
+SAVE_PAYMENTS = """
+INSERT INTO payments AS p (payment_id, order_id, provider, token, amount, currency, state, captured, refunded,
+                           provider_reference, redirect_url, closing, due_at)
+SELECT n.payment_id, n.order_id, n.provider, o.payment_token, n.amount, o.currency, n.state, n.captured, n.refunded,
+       n.provider_reference, n.redirect_url, n.closing, CASE WHEN n.call THEN now() END
+FROM unnest($1::uuid[], $2::uuid[], $3::text[], $4::numeric[], $5::text[], $6::numeric[], $7::numeric[], $8::text[],
+            $9::text[], $10::bool[], $11::bool[])
+     AS n (payment_id, order_id, provider, amount, state, captured, refunded, provider_reference, redirect_url,
+           closing, call)
+JOIN orders o USING (order_id)
+ON CONFLICT (payment_id) DO UPDATE
+SET state = excluded.state, captured = excluded.captured, refunded = excluded.refunded, closing = excluded.closing,
+    provider_reference = excluded.provider_reference, redirect_url = excluded.redirect_url,
+    due_at = CASE WHEN excluded.state IN ('captured', 'declined', 'cancelled') THEN NULL
+                  WHEN excluded.closing AND NOT p.closing THEN now() ELSE p.due_at END
+"""
+
+REQUEST_REFUNDS = """
+INSERT INTO refunds (refund_id, payment_id, order_id, amount, currency, reason, state, due_at)
+SELECT n.refund_id, n.payment_id, n.order_id, n.amount, n.currency, n.reason, 'requested', now()
+FROM unnest($1::uuid[], $2::uuid[], $3::uuid[], $4::numeric[], $5::text[], $6::text[])
+     AS n (refund_id, payment_id, order_id, amount, currency, reason)
+ON CONFLICT DO NOTHING
+"""
+
+FINISH_REFUNDS = "UPDATE refunds SET state = 'refunded', due_at = NULL WHERE refund_id = ANY($1::uuid[])"
+
+WRITE_TIMELINE = """
+INSERT INTO timeline (order_id, sequence, type, cause, detail, occurred_at)
+SELECT * FROM unnest($1::uuid[], $2::bigint[], $3::text[], $4::uuid[], $5::jsonb[], $6::timestamptz[])
+"""
+
+DROP_SEALED = "DELETE FROM sealed_buyers WHERE order_id = ANY($1::uuid[])"
+
+OVERDUE = """
+SELECT order_id FROM orders WHERE deadline_at <= $1 AND partition = ANY($2::smallint[])
+ORDER BY deadline_at LIMIT $3
+"""
+
+ORDER_OF_PAYMENT = "SELECT order_id FROM payments WHERE payment_id = $1"
+
+
+@dataclass
+class Orders:
+    """Orders under lock, and what happened to them in this transaction."""
+
+    by_id: dict[UUID, Order]
+    heard: set[UUID] = field(default_factory=set[UUID])  # their legs changed
+    events: list[tuple[OrderEvent, int, UUID]] = field(default_factory=list[tuple[OrderEvent, int, UUID]])
+    extend: dict[UUID, int] = field(default_factory=dict[UUID, int])  # new deadline, in seconds from now
+
+    def happen(self, tx: Tx, order: Order, events: Iterable[OrderEvent], cause: Cause) -> None:
+        """Apply, publish and note down what was decided."""
+        for event in events:
+            sequence = order.evolve(event)
+            tx.publish(ORDERS, event, cause=cause, sequence=sequence)
+            self.events.append((event, sequence, cause.id))
+
+
+async def load(tx: Tx, order_ids: Iterable[UUID], *, with_lines: bool = False) -> Orders:
+    """Lock orders in id order, so that two batches cannot deadlock. Unknown ids are absent from the result."""
+    ids = sorted(set(order_ids))
+    if not ids:
+        return Orders({})
+    orders = {row["order_id"]: _order(row) for row in await tx.db.fetch(LOAD, ids, with_lines)}
+    paid = [order.order_id for order in orders.values() if order.payment and order.payment.captured]
+    if paid:
+        for row in await tx.db.fetch(OPEN_REFUNDS, paid):
+            payment = orders[row["order_id"]].payment
+            assert payment is not None
+            payment.refunds[row["refund_id"]] = row["amount"]
+    return Orders(orders)
+
+
+def _order(row: Row) -> Order:
+    payment = None
+    if row["payment_id"] is not None:
+        payment = Payment(
+            row["payment_id"], row["amount"], row["payment_state"], row["provider"], row["captured"], row["refunded"],
+            provider_reference=row["provider_reference"], redirect_url=row["redirect_url"], closing=row["closing"],
+        )  # fmt: skip
+    lines = row["priced_lines"]
+    return Order(
+        row["order_id"], row["channel"], row["currency"], row["expected_total"], row["prepaid"], row["state"],
+        row["version"], row["customer_id"], row["recipient_id"], row["identified"], row["held"], row["priced"],
+        row["total"], [PricedLine.model_validate(line) for line in lines] if lines is not None else None,
+        {int(line): units for line, units in row["cancelled_lines"].items()}, row["cancelled_amount"], row["reason"],
+        payment,
+    )  # fmt: skip
+
+
+async def save(tx: Tx, orders: Orders) -> None:
+    """Write back what ``load`` returned and decisions changed, and wake those who wait for it after the commit."""
+    touched = orders.heard | {event.order_id for event, _, _ in orders.events} | orders.extend.keys()
+    changed = [orders.by_id[order_id] for order_id in sorted(touched)]
+    if not changed:
+        return
+    await _save_orders(tx, changed, orders)
+    await _save_payments(tx, changed)
+    await _save_events(tx, orders.events)
+    done = [order.order_id for order in changed if order.identified or order.state in ENDED]
+    if done:
+        await tx.db.execute(DROP_SEALED, done)
+    settled = [order.order_id for order in changed if order.state not in ("placed", "paying")]
+    tx.after_commit(lambda: signals.settled(settled))
+    if any(order.payment and (order.payment.open or order.payment.refunds) for order in changed):
+        tx.after_commit(signals.payments_due)
+
+
+async def _save_orders(tx: Tx, changed: Sequence[Order], orders: Orders) -> None:
+    def lines(order: Order) -> list[dict[str, Any]] | None:
+        fresh = order.order_id in orders.heard and order.priced_lines is not None
+        return [line.model_dump(mode="json") for line in order.priced_lines or ()] if fresh else None
+
+    rows = [
+        (
+            order.order_id, order.state, order.version, order.customer_id, order.recipient_id, order.identified,
+            order.held, order.total, order.reason, lines(order),
+            {str(line): units for line, units in order.cancelled_lines.items()}, order.cancelled_amount,
+            orders.extend.get(order.order_id),
+        )
+        for order in changed
+    ]  # fmt: skip
+    await tx.db.execute(SAVE_ORDERS, *_columns(rows))
+
+
+async def _save_payments(tx: Tx, changed: Sequence[Order]) -> None:
+    rows = [
+        (
+            payment.payment_id, order.order_id, payment.provider, payment.amount, payment.state, payment.captured,
+            payment.refunded, payment.provider_reference, payment.redirect_url, payment.closing, payment.open,
+        )
+        for order in changed
+        if (payment := order.payment) is not None
+    ]  # fmt: skip
+    if rows:
+        await tx.db.execute(SAVE_PAYMENTS, *_columns(rows))
+
+
+async def _save_events(tx: Tx, events: Sequence[tuple[OrderEvent, int, UUID]]) -> None:
+    requested = [event for event, _, _ in events if isinstance(event, RefundRequested)]
+    if requested:
+        rows = [(e.refund_id, e.payment_id, e.order_id, e.amount, e.currency, e.reason) for e in requested]
+        await tx.db.execute(REQUEST_REFUNDS, *_columns(rows))
+    finished = [event.refund_id for event, _, _ in events if isinstance(event, PaymentRefunded)]
+    if finished:
+        await tx.db.execute(FINISH_REFUNDS, finished)
+    await write_timeline(tx, events)
+
+
+async def write_timeline(tx: Tx, events: Sequence[tuple[OrderEvent, int, UUID]]) -> None:
+    """Note what happened to orders: each event with its sequence and cause."""
+    if events:
+        rows = [
+            (
+                event.order_id, sequence, type(event).__name__, cause,
+                event.model_dump(mode="json", exclude={"order_id", "occurred_at", "lines"}, exclude_none=True),
+                event.occurred_at,
+            )
+            for event, sequence, cause in events
+        ]  # fmt: skip
+        await tx.db.execute(WRITE_TIMELINE, *_columns(rows))
+
+
+async def overdue(tx: Tx, until: datetime, partitions: Sequence[int], limit: int) -> list[UUID]:
+    return [row["order_id"] for row in await tx.db.fetch(OVERDUE, until, partitions, limit)]
+
+
+async def order_of_payment(tx: Tx, payment_id: UUID) -> UUID | None:
+    return await tx.db.fetchval(ORDER_OF_PAYMENT, payment_id)
+
+
+def _columns(rows: Sequence[Sequence[Any]]) -> list[list[Any]]:
+    return [list(column) for column in zip(*rows, strict=True)]

@@ -1,0 +1,146 @@
+"""What is read: one order with its timeline, and lists of orders. Nothing here is personal."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from decimal import Decimal
+from typing import Any
+from uuid import UUID
+
+from pydantic import BaseModel
+
+from shared.postgres import Connection
+
+ORDER = """
+SELECT o.order_id, o.channel, o.external_reference, o.state, o.reason, o.version, o.customer_id, o.recipient_id,
+       o.currency, o.expected_total, o.total, o.cancelled_amount, o.cancelled_lines, o.request, o.priced_lines,
+       o.identified, o.held, o.deadline_at, o.placed_at, o.recorded_at,
+       p.payment_id, p.provider, p.amount, p.state AS payment_state, p.captured, p.refunded, p.redirect_url
+FROM orders o LEFT JOIN payments p USING (order_id) WHERE o.order_id = $1
+"""
+
+TIMELINE = """
+SELECT sequence, type, cause, detail, occurred_at, recorded_at FROM timeline WHERE order_id = $1 ORDER BY sequence
+"""
+
+LIST = """
+SELECT order_id, channel, external_reference, state, reason, customer_id, currency, total, cancelled_amount,
+       placed_at, recorded_at
+FROM orders
+WHERE ($1::uuid IS NULL OR order_id < $1) AND ($2::text IS NULL OR state = $2) AND ($3::text IS NULL OR channel = $3)
+  AND ($4::uuid IS NULL OR customer_id = $4) AND ($5::text IS NULL OR external_reference = $5)
+ORDER BY order_id DESC LIMIT $6
+"""
+
+STATE = "SELECT state FROM orders WHERE order_id = $1"
+
+COUNTS = "SELECT state, count(*) AS orders FROM orders GROUP BY state"
+
+
+class Step(BaseModel):
+    """One event of the order; ``after_ms`` is the time since the order was recorded."""
+
+    sequence: int
+    type: str
+    cause: UUID
+    detail: dict[str, Any]
+    occurred_at: datetime
+    recorded_at: datetime
+    after_ms: float
+
+
+class Line(BaseModel):
+    """A line as asked for and, once priced, with its price. Amounts contain tax."""
+
+    line: int
+    sku: str
+    quantity: int
+    cancelled: int = 0
+    unit_price: Decimal | None = None
+    discount: Decimal | None = None
+    total: Decimal | None = None
+    tax: Decimal | None = None
+
+
+class PaymentView(BaseModel):
+    payment_id: UUID
+    provider: str
+    state: str
+    amount: Decimal
+    captured: Decimal
+    refunded: Decimal
+    redirect_url: str | None = None
+
+
+class Summary(BaseModel):
+    order_id: UUID
+    channel: str
+    external_reference: str
+    state: str
+    reason: str | None
+    customer_id: UUID | None
+    currency: str
+    total: Decimal | None
+    cancelled_amount: Decimal
+    placed_at: datetime
+    recorded_at: datetime
+
+
+class OrderView(Summary):
+    """``waiting_for`` names the answers that are still missing; ``deadline_at`` is when the order ends without them."""
+
+    version: int
+    recipient_id: UUID | None
+    expected_total: Decimal | None
+    waiting_for: list[str]
+    deadline_at: datetime | None
+    lines: list[Line]
+    payment: PaymentView | None
+    timeline: list[Step]
+
+
+async def order(db: Connection, order_id: UUID) -> OrderView | None:
+    row = await db.fetchrow(ORDER, order_id)
+    if row is None:
+        return None
+    priced = {line["line"]: line for line in row["priced_lines"] or ()}
+    cancelled = row["cancelled_lines"]
+    lines = [
+        Line.model_validate(
+            {**asked, **priced.get(asked["line"], {}), "cancelled": cancelled.get(str(asked["line"]), 0)}
+        )
+        for asked in row["request"]["lines"]
+    ]
+    payment = None
+    if row["payment_id"] is not None:
+        payment = PaymentView(
+            payment_id=row["payment_id"], provider=row["provider"], state=row["payment_state"], amount=row["amount"],
+            captured=row["captured"], refunded=row["refunded"], redirect_url=row["redirect_url"],
+        )  # fmt: skip
+    legs = {"identification": row["identified"], "price": row["priced_lines"] is not None, "stock": row["held"]}
+    waiting = {"placed": [leg for leg, there in legs.items() if not there], "paying": ["payment"]}
+    timeline = [
+        Step(**step, after_ms=round((step["recorded_at"] - row["recorded_at"]).total_seconds() * 1000, 1))
+        for step in await db.fetch(TIMELINE, order_id)
+    ]
+    return OrderView(
+        **{name: row[name] for name in Summary.model_fields}, version=row["version"], recipient_id=row["recipient_id"],
+        expected_total=row["expected_total"], waiting_for=waiting.get(row["state"], []), deadline_at=row["deadline_at"],
+        lines=lines, payment=payment, timeline=timeline,
+    )  # fmt: skip
+
+
+async def orders(
+    db: Connection, *, after: UUID | None, state: str | None, channel: str | None, customer_id: UUID | None,
+    reference: str | None, limit: int,
+) -> list[Summary]:  # fmt: skip
+    """Newest first."""
+    return [Summary(**row) for row in await db.fetch(LIST, after, state, channel, customer_id, reference, limit)]
+
+
+async def state(db: Connection, order_id: UUID) -> str | None:
+    return await db.fetchval(STATE, order_id)
+
+
+async def counts(db: Connection) -> dict[str, int]:
+    return {row["state"]: row["orders"] for row in await db.fetch(COUNTS)}

@@ -1,0 +1,122 @@
+"""Who calls: JWT bearer tokens (RFC 9068 style), checked against the issuer's keys (JWKS)."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import OrderedDict
+from dataclasses import dataclass
+from typing import Annotated, Any
+
+import httpx2
+from fastapi import Request, Security
+from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer, SecurityScopes
+from joserfc import jwt
+from joserfc.errors import JoseError
+from joserfc.jwk import KeySet
+
+from shared.problems import Problem
+
+ALGORITHMS = ["EdDSA", "Ed25519", "ES256", "RS256"]
+LEEWAY_SECONDS = 5
+REFRESH_SECONDS = 300.0
+CACHED_TOKENS = 4096
+
+_bearer = HTTPBearer(auto_error=False, description="JWT of the issuer; scopes in the claim `scope`")
+
+
+@dataclass(frozen=True)
+class Principal:
+    """The caller: ``subject`` as the issuer knows it, and what it may do."""
+
+    subject: str
+    scopes: frozenset[str]
+    expires_at: float
+
+
+class Authenticator:
+    """Verifies tokens. Keys are fetched once, again every five minutes, and when a token names an unknown one."""
+
+    def __init__(self, issuer: str, audience: str, jwks_url: str):
+        self._jwks_url = jwks_url
+        self._claims = jwt.JWTClaimsRegistry(
+            leeway=LEEWAY_SECONDS,
+            iss={"essential": True, "value": issuer}, aud={"essential": True, "value": audience},
+            exp={"essential": True}, sub={"essential": True},
+        )  # fmt: skip
+        self._keys: KeySet | None = None
+        self._fetched_at = -REFRESH_SECONDS
+        self._fetching = asyncio.Lock()
+        self._verified: OrderedDict[str, Principal] = OrderedDict()
+
+    async def principal(self, token: str) -> Principal:
+        """The caller of a valid token; raises a 401 that says what is wrong with it."""
+        known = self._verified.get(token)
+        if known is not None:
+            if known.expires_at + LEEWAY_SECONDS > time.time():
+                return known
+            del self._verified[token]
+        principal = await self._verify(token)
+        self._verified[token] = principal
+        if len(self._verified) > CACHED_TOKENS:
+            self._verified.popitem(last=False)
+        return principal
+
+    async def _verify(self, token: str) -> Principal:
+        for attempt in ("with the keys at hand", "with fresh ones"):
+            keys = await self._key_set(fresh=attempt == "with fresh ones")
+            try:
+                decoded = jwt.decode(token, keys, algorithms=ALGORITHMS)
+                self._claims.validate(decoded.claims)
+            except ValueError as error:
+                if attempt == "with the keys at hand" and time.monotonic() - self._fetched_at > 1.0:
+                    continue  # signed with a key we have not heard of: the issuer may have rotated
+                raise _unauthorized(str(error)) from error
+            except JoseError as error:
+                raise _unauthorized(f"{error.error}: {error.description or 'token not accepted'}") from error
+            scopes = frozenset(str(decoded.claims.get("scope", "")).split())
+            return Principal(str(decoded.claims["sub"]), scopes, float(decoded.claims["exp"]))
+        raise AssertionError("unreachable")
+
+    async def _key_set(self, *, fresh: bool) -> KeySet:
+        async with self._fetching:
+            if self._keys is None or fresh or time.monotonic() - self._fetched_at > REFRESH_SECONDS:
+                try:
+                    async with httpx2.AsyncClient(timeout=5) as client:
+                        answer = await client.get(self._jwks_url)
+                        answer.raise_for_status()
+                    self._keys = KeySet.import_key_set(answer.json())
+                    self._fetched_at = time.monotonic()
+                except (httpx2.HTTPError, ValueError) as error:
+                    if self._keys is None:  # with keys at hand, an issuer that is away hurts nobody
+                        raise Problem(
+                            503, "Issuer unavailable", "tokens cannot be checked", headers={"Retry-After": "1"}
+                        ) from error
+            return self._keys
+
+
+def _unauthorized(detail: str) -> Problem:
+    return Problem(401, "Unauthorized", detail, headers={"WWW-Authenticate": 'Bearer error="invalid_token"'})
+
+
+async def _require(
+    request: Request,
+    scopes: SecurityScopes,
+    credentials: Annotated[HTTPAuthorizationCredentials | None, Security(_bearer)],
+) -> Principal:
+    if credentials is None:
+        raise Problem(401, "Unauthorized", "send Authorization: Bearer <token>", headers={"WWW-Authenticate": "Bearer"})
+    authenticator: Authenticator = request.app.state.authenticator
+    principal = await authenticator.principal(credentials.credentials)
+    missing = [scope for scope in scopes.scopes if scope not in principal.scopes]
+    if missing:
+        raise Problem(
+            403, "Forbidden", f"the token lacks the scope {' '.join(missing)}",
+            headers={"WWW-Authenticate": f'Bearer error="insufficient_scope", scope="{" ".join(scopes.scopes)}"'},
+        )  # fmt: skip
+    return principal
+
+
+def requires(*scopes: str) -> Any:
+    """A dependency that lets a caller with all these scopes pass, and yields its Principal."""
+    return Security(_require, scopes=list(scopes))

@@ -1,0 +1,111 @@
+"""Between Kafka records and messages: the CloudEvents envelope, read and written in one place."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, Protocol
+from uuid import UUID
+
+from pydantic import ValidationError
+
+from shared.messages import CLOUDEVENTS_VERSION, Event, Message, Topic
+from shared.tracing import Trace
+
+Headers = Sequence[tuple[str, bytes]]
+
+
+class Record(Protocol):
+    """The part of a consumed Kafka record that is read here."""
+
+    @property
+    def topic(self) -> str: ...
+    @property
+    def partition(self) -> int: ...
+    @property
+    def offset(self) -> int: ...
+    @property
+    def key(self) -> Any | None: ...
+    @property
+    def value(self) -> Any | None: ...
+    @property
+    def headers(self) -> Sequence[tuple[str, bytes]]: ...
+
+
+@dataclass(frozen=True)
+class Unknown:
+    """A well-formed message of a type that this release does not know: skipped and counted."""
+
+    type: str
+
+
+@dataclass(frozen=True)
+class Poison:
+    """A record that cannot be understood: it goes to the dead letters."""
+
+    reason: str
+
+
+def headers_for(
+    *, id: UUID, source: str, type: str, recorded_at: datetime, key: str, sequence: int,
+    correlation_id: str, causation_id: str | None, traceparent: str,
+) -> list[tuple[str, bytes]]:  # fmt: skip
+    """CloudEvents attributes as Kafka headers; extensions: partitionkey, sequence, correlationid, causationid."""
+    attributes = {
+        "specversion": CLOUDEVENTS_VERSION,
+        "id": str(id),
+        "source": source,
+        "type": type,
+        "time": recorded_at.isoformat(),
+        "partitionkey": key,
+        "sequence": str(sequence),
+        "correlationid": correlation_id,
+        "traceparent": traceparent,
+    }
+    if causation_id is not None:
+        attributes["causationid"] = causation_id
+    headers = [(f"ce_{name}", value.encode()) for name, value in attributes.items()]
+    headers.append(("content-type", b"application/json"))
+    return headers
+
+
+def read(record: Record, topic: Topic[Any]) -> Message[Event] | Unknown | Poison:
+    """The message in a record. Never raises: what cannot be read is an answer too."""
+    try:
+        attributes = {name: value.decode() for name, value in record.headers if name.startswith("ce_")}
+        type_ = attributes["ce_type"]
+        event_class = topic.events.get(type_)
+        if event_class is None:
+            known_source = attributes["ce_source"] == topic.source and type_.startswith(f"isthmus.{topic.owner}.")
+            return Unknown(type_) if known_source else Poison(f"type {type_} from {attributes['ce_source']}")
+        event = event_class.model_validate_json(record.value or b"")
+        sequence = int(attributes["ce_sequence"])
+        if sequence < 1:
+            return Poison(f"sequence {sequence} is below 1")
+        return Message(
+            id=UUID(attributes["ce_id"]),
+            event=event,
+            topic=record.topic,
+            key=(record.key or b"").decode(),
+            sequence=sequence,
+            recorded_at=datetime.fromisoformat(attributes["ce_time"]),
+            correlation_id=attributes["ce_correlationid"],
+            causation_id=attributes.get("ce_causationid"),
+            trace=Trace.parse(attributes.get("ce_traceparent")),
+            partition=record.partition,
+            offset=record.offset,
+        )
+    except KeyError as error:
+        return Poison(f"header {error} is missing")
+    except ValidationError as error:
+        # The input itself stays out of the reason: it may hold what nobody should read in a log.
+        return Poison(
+            f"invalid {event_class_name(error)}: {error.errors(include_input=False, include_url=False)}"[:2000]
+        )
+    except (UnicodeDecodeError, ValueError) as error:
+        return Poison(f"unreadable header: {error}")
+
+
+def event_class_name(error: ValidationError) -> str:
+    return error.title

@@ -1,0 +1,77 @@
+"""Around every request: the trace, the time it took, and a limit on what is read."""
+
+from __future__ import annotations
+
+import time
+from typing import Any, cast
+
+from fastapi import FastAPI
+from starlette.exceptions import HTTPException
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from shared import problems
+from shared.telemetry import HTTP_SECONDS
+from shared.tracing import Trace, current_trace
+
+MAX_BODY = 2 * 1_048_576  # bytes; the largest order allowed, 2,000 lines, stays well below
+
+
+class TooLargeError(HTTPException):
+    """More was sent than is read. An HTTPException, because FastAPI hides any other raised while it reads a body."""
+
+    def __init__(self) -> None:
+        super().__init__(413, f"at most {MAX_BODY} bytes are read here", headers={"Connection": "close"})
+
+
+class Around:
+    """Pure ASGI, so that streaming stays streaming."""
+
+    def __init__(self, app: ASGIApp, streamed: frozenset[str]):
+        self._app = app
+        self._streamed = streamed
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            return await self._app(scope, receive, send)
+        headers: dict[bytes, bytes] = dict(cast("list[tuple[bytes, bytes]]", scope["headers"]))
+        trace = Trace.parse(headers.get(b"traceparent", b"").decode("latin-1")).child()
+        current_trace.set(trace)
+        limit = None if scope["path"] in self._streamed else MAX_BODY
+        started, status, read = time.perf_counter(), 500, 0
+
+        async def limited() -> Message:
+            nonlocal read
+            message = await receive()
+            read += len(message.get("body", b""))
+            if limit is not None and read > limit:
+                raise TooLargeError
+            return message
+
+        async def observed(message: Message) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+                message["headers"] = [*message["headers"], (b"traceparent", str(trace).encode())]
+            await send(message)
+
+        try:
+            announced = headers.get(b"content-length", b"0")
+            if limit is not None and announced.isdigit() and int(announced) > limit:
+                raise TooLargeError
+            await self._app(scope, limited, observed)
+        except TooLargeError as error:
+            await problems.from_http(error).response()(scope, receive, observed)
+        finally:
+            route: Any = scope["route"] if "route" in scope else None
+            template: str = getattr(route, "path", "unmatched")
+            HTTP_SECONDS.labels(scope["method"], template, str(status)).observe(time.perf_counter() - started)
+
+
+def install(app: FastAPI) -> None:
+    """Wrap ``app``. A route with ``openapi_extra={"x-streamed": True}`` may read a body of any size."""
+    streamed = frozenset(
+        str(getattr(route, "path", ""))
+        for route in app.routes
+        if (getattr(route, "openapi_extra", None) or {}).get("x-streamed")
+    )
+    app.add_middleware(Around, streamed=streamed)

@@ -1,0 +1,76 @@
+"""Every topic of the platform: who owns it, what it says, and which key orders it."""
+
+from shared.events.customer import CustomerEvent, IdentificationEvent, SealingKeyEvent
+from shared.events.inventory import HoldEvent, ItemEvent, StockEvent
+from shared.events.notify import CareEvent
+from shared.events.order import BuyerSealed, OrderEvent, SealingKeyRetired
+from shared.events.pricing import PriceEvent, QuoteEvent
+from shared.messages import DAY_MS, Event, Topic
+
+ORDERS: Topic[OrderEvent] = Topic(
+    "isthmus.order.order.v1", owner="order", key="order_id", union=OrderEvent,
+    about="The life of every order, from placed to its end.",
+)  # fmt: skip
+INTAKE: Topic[BuyerSealed] = Topic(
+    "isthmus.order.intake.v1", owner="order", key="order_id", union=BuyerSealed, retention_ms=7 * DAY_MS, public=False,
+    about="Buyers and recipients of new orders, sealed for the customer service; kept for a week only.",
+)  # fmt: skip
+RETIRED_KEYS: Topic[SealingKeyRetired] = Topic(
+    "isthmus.order.retired-key.v1", owner="order", key="key_id", union=SealingKeyRetired, partitions=1, public=False,
+    about="Sealing keys that nothing waits for any more.",
+)  # fmt: skip
+
+HOLDS: Topic[HoldEvent] = Topic(
+    "isthmus.inventory.hold.v1", owner="inventory", key="order_id", union=HoldEvent,
+    about="What stock every order got.",
+)  # fmt: skip
+STOCK: Topic[StockEvent] = Topic(
+    "isthmus.inventory.stock.v1", owner="inventory", key="sku", union=StockEvent,
+    about="Stock levels per SKU, in absolute values.",
+)  # fmt: skip
+ITEMS: Topic[ItemEvent] = Topic(
+    "isthmus.inventory.item.v1", owner="inventory", key="sku", union=ItemEvent,
+    about="The product master.",
+)  # fmt: skip
+
+IDENTIFICATIONS: Topic[IdentificationEvent] = Topic(
+    "isthmus.customer.identification.v1", owner="customer", key="order_id", union=IdentificationEvent,
+    about="Who placed every order, and the points held for it.",
+)  # fmt: skip
+CUSTOMERS: Topic[CustomerEvent] = Topic(
+    "isthmus.customer.customer.v1", owner="customer", key="customer_id", union=CustomerEvent,
+    about="Customers, their tiers and consents; no personal data.",
+)  # fmt: skip
+SEALING_KEYS: Topic[SealingKeyEvent] = Topic(
+    "isthmus.customer.sealing-key.v1", owner="customer", key="key_id", union=SealingKeyEvent, partitions=1,
+    public=False, about="Public keys with which new orders' personal data is sealed.",
+)  # fmt: skip
+
+QUOTES: Topic[QuoteEvent] = Topic(
+    "isthmus.pricing.quote.v1", owner="pricing", key="order_id", union=QuoteEvent,
+    about="What every order costs.",
+)  # fmt: skip
+PRICES: Topic[PriceEvent] = Topic(
+    "isthmus.pricing.price.v1", owner="pricing", key="sku", union=PriceEvent,
+    about="Changes of the price lists.",
+)  # fmt: skip
+
+CARE: Topic[CareEvent] = Topic(
+    "isthmus.notify.care.v1", owner="notify", key="order_id", union=CareEvent,
+    about="Care that was triggered for customers.",
+)  # fmt: skip
+
+
+def dead_letters(service: str) -> Topic[Event]:
+    """Where a service puts aside what it cannot read: one partition, and room for more than any source's largest."""
+    return Topic(
+        f"isthmus.{service}.dead-letter.v1", owner=service, key="", union=(), partitions=1, public=False,
+        max_message_bytes=3 * 1_048_576, about=f"Messages that {service} could not apply, byte for byte.",
+    )  # fmt: skip
+
+
+SERVICES = ("order", "inventory", "customer", "pricing", "notify")
+DOMAIN_TOPICS = (
+    ORDERS, INTAKE, RETIRED_KEYS, HOLDS, STOCK, ITEMS, IDENTIFICATIONS, CUSTOMERS, SEALING_KEYS, QUOTES, PRICES, CARE,
+)  # fmt: skip
+ALL_TOPICS = (*DOMAIN_TOPICS, *(dead_letters(service) for service in SERVICES))
