@@ -62,7 +62,7 @@ class Around:
         except TooLargeError as error:
             await problems.from_http(error).response()(scope, receive, observed)
         finally:
-            route: Any = scope["route"] if "route" in scope else None
+            route = cast("dict[str, Any]", scope).get("route")
             template: str = getattr(route, "path", "unmatched")
             HTTP_SECONDS.labels(scope["method"], template, str(status)).observe(time.perf_counter() - started)
 

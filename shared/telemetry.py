@@ -78,7 +78,10 @@ def configure_logging(service: str, level: str = "INFO") -> None:
         )
     )
     logging.basicConfig(handlers=[handler], level=level, force=True)
-    logging.getLogger("aiokafka").setLevel(logging.ERROR)
+    logging.getLogger("aiokafka").setLevel(
+        logging.CRITICAL
+    )  # it calls a broker's restart an error; we say what matters
+    logging.getLogger("httpx2").setLevel(logging.WARNING)
     structlog.contextvars.bind_contextvars(service=service)
 
 

@@ -106,7 +106,7 @@ def _read(line: bytes, principal: Principal) -> OrderBody | Problem:
 async def _take(
     rows: Sequence[Row], database: Database, settings: OrderSettings, *, stop: bool
 ) -> AsyncGenerator[tuple[bytes, bool], None]:
-    """Record the rows that are acceptable and report on all, in order; with ``stop`` only those before the first bad."""
+    """Record what is acceptable and report on all rows, in order; with ``stop`` only those before the first bad one."""
     outcomes = await _outcomes(rows, database, settings, stop=stop)
     for row, outcome in zip(rows, outcomes, strict=True):
         yield _report(row.number, outcome), isinstance(outcome, Placed)

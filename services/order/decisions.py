@@ -267,7 +267,7 @@ def refunded(order: Order, refund_id: UUID, at: datetime) -> list[OrderEvent]:
             refund_id=refund_id,
             amount=amount,
             currency=order.currency,
-        )  # fmt: skip
+        )
     ]
 
 

@@ -114,8 +114,8 @@ class Placed:
 
 
 INSERT_ORDERS = """
-INSERT INTO orders (order_id, channel, external_reference, fingerprint, partition, state, version, customer_id, currency,
-                    expected_total, prepaid, payment_token, request, placed_at, deadline_at)
+INSERT INTO orders (order_id, channel, external_reference, fingerprint, partition, state, version, customer_id,
+                    currency, expected_total, prepaid, payment_token, request, placed_at, deadline_at)
 SELECT n.order_id, n.channel, n.reference, n.fingerprint, n.partition, 'placed', 1, n.customer_id, n.currency,
        n.expected_total, n.prepaid, n.token, n.request, n.placed_at, now() + $12 * interval '1 second'
 FROM unnest($1::uuid[], $2::text[], $3::text[], $4::bytea[], $5::smallint[], $6::uuid[], $7::text[], $8::numeric[],

@@ -24,7 +24,8 @@ SELECT w.sku FROM unnest($1::text[]) AS w (sku) LEFT JOIN known_items k USING (s
 """
 
 SAVE_KEYS = """
-INSERT INTO sealing_keys (key_id, public_key, valid_from) SELECT * FROM unnest($1::uuid[], $2::text[], $3::timestamptz[])
+INSERT INTO sealing_keys (key_id, public_key, valid_from)
+SELECT * FROM unnest($1::uuid[], $2::text[], $3::timestamptz[])
 ON CONFLICT DO NOTHING
 """
 
@@ -36,7 +37,8 @@ SELECT key_id, public_key FROM sealing_keys WHERE NOT retired AND valid_from <= 
 # order sealed with it is unidentified.
 RETIRE_KEYS = """
 UPDATE sealing_keys AS k SET retired = true
-WHERE NOT retired AND valid_from < (SELECT max(valid_from) FROM sealing_keys WHERE valid_from < now() - interval '1 hour')
+WHERE NOT retired
+  AND valid_from < (SELECT max(valid_from) FROM sealing_keys WHERE valid_from < now() - interval '1 hour')
   AND NOT EXISTS (SELECT FROM sealed_buyers s WHERE s.key_id = k.key_id)
 RETURNING key_id
 """

@@ -18,8 +18,8 @@ from shared.topics import ORDERS
 
 LOAD = """
 SELECT o.order_id, o.channel, o.currency, o.expected_total, o.prepaid, o.state, o.version,
-       o.customer_id, o.recipient_id, o.identified, o.held, o.priced_lines IS NOT NULL AS priced, o.total, o.cancelled_lines, o.cancelled_amount,
-       o.reason, CASE WHEN $2 THEN o.priced_lines END AS priced_lines,
+       o.customer_id, o.recipient_id, o.identified, o.held, o.priced_lines IS NOT NULL AS priced,
+       o.total, o.cancelled_lines, o.cancelled_amount, o.reason, CASE WHEN $2 THEN o.priced_lines END AS priced_lines,
        p.payment_id, p.amount, p.state AS payment_state, p.provider, p.captured, p.refunded, p.provider_reference,
        p.redirect_url, p.closing
 FROM orders o LEFT JOIN payments p USING (order_id)
