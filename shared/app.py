@@ -18,8 +18,9 @@ from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
 from shared import middleware, problems
 from shared.auth import Authenticator
-from shared.consume import ConsumerLoop, Consumers, Wiring
+from shared.consume import Consumers
 from shared.health import Health
+from shared.loop import ConsumerLoop, Wiring
 from shared.migrate import migrate
 from shared.postgres import Database
 from shared.relay import Relay

@@ -72,6 +72,6 @@ def install(app: FastAPI) -> None:
     streamed = frozenset(
         str(getattr(route, "path", ""))
         for route in app.routes
-        if (getattr(route, "openapi_extra", None) or {}).get("x-streamed")
+        if cast("dict[str, Any]", getattr(route, "openapi_extra", None) or {}).get("x-streamed")
     )
     app.add_middleware(Around, streamed=streamed)

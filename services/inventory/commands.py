@@ -54,7 +54,7 @@ async def move_stock(
         if level.on_hand < level.reserved:
             raise Problem(
                 409, "Not enough stock",
-                f"{movement.sku} in {movement.warehouse}: {level.on_hand} would be left, of which {level.reserved} are held",
+                f"{movement.sku} in {movement.warehouse}: {level.on_hand} would be left, {level.reserved} are held",
                 code="not_enough_stock", errors=[{"field": f"lines.{number}.quantity", "message": "leaves too little"}],
             )  # fmt: skip
     publish_levels(tx, stock, at, cause=cause)
@@ -92,8 +92,10 @@ async def _average_costs(tx: Tx, stock: Stock, movements: Sequence[Movement], at
         assert movement.unit_cost is not None
         assert movement.currency is not None
         if item.cost_currency not in (None, movement.currency):
-            raise Problem(422, "Invalid input", f"the cost of {movement.sku} is kept in {item.cost_currency}",
-                          code="invalid", errors=[{"field": "lines.currency", "message": "another currency"}])  # fmt: skip
+            raise Problem(
+                422, "Invalid input", f"the cost of {movement.sku} is kept in {item.cost_currency}", code="invalid",
+                errors=[{"field": "lines.currency", "message": "another currency"}],
+            )  # fmt: skip
         before = on_hand[movement.sku]
         value = before * (item.unit_cost or movement.unit_cost) + movement.quantity * movement.unit_cost
         on_hand[movement.sku] = before + movement.quantity

@@ -21,7 +21,8 @@ FROM items WHERE sku = ANY($1::text[]) ORDER BY sku FOR NO KEY UPDATE
 
 SAVE_ITEMS = """
 INSERT INTO items (sku, name, category, supplier, unit, weight, tax_class, active, version)
-SELECT n.*, 1 FROM unnest($1::text[], $2::text[], $3::text[], $4::text[], $5::text[], $6::int[], $7::text[], $8::bool[]) AS n
+SELECT n.*, 1
+FROM unnest($1::text[], $2::text[], $3::text[], $4::text[], $5::text[], $6::int[], $7::text[], $8::bool[]) AS n
 ON CONFLICT (sku) DO UPDATE SET name = excluded.name, category = excluded.category, supplier = excluded.supplier,
     unit = excluded.unit, weight = excluded.weight, tax_class = excluded.tax_class, active = excluded.active,
     version = items.version + 1
