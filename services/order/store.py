@@ -8,6 +8,8 @@ from datetime import datetime
 from typing import Any
 from uuid import UUID
 
+import orjson
+
 from services.order.decisions import ENDED, Order, Payment
 from services.order.signals import signals
 from shared.events.order import OrderEvent, PaymentRefunded, RefundRequested
@@ -34,12 +36,12 @@ SAVE_ORDERS = """
 UPDATE orders AS o
 SET state = n.state, version = n.version, customer_id = n.customer_id, recipient_id = n.recipient_id,
     identified = n.identified, held = n.held, total = n.total, reason = n.reason,
-    priced_lines = coalesce(n.priced_lines, o.priced_lines), cancelled_lines = n.cancelled_lines,
+    priced_lines = coalesce(n.priced_lines::jsonb, o.priced_lines), cancelled_lines = n.cancelled_lines,
     cancelled_amount = n.cancelled_amount, changed_at = now(),
     deadline_at = CASE WHEN n.state NOT IN ('placed', 'paying') THEN NULL
                        WHEN n.extend IS NULL THEN o.deadline_at ELSE now() + n.extend * interval '1 second' END
 FROM unnest($1::uuid[], $2::text[], $3::bigint[], $4::uuid[], $5::uuid[], $6::bool[], $7::bool[], $8::numeric[],
-            $9::text[], $10::jsonb[], $11::jsonb[], $12::numeric[], $13::int[])
+            $9::text[], $10::text[], $11::jsonb[], $12::numeric[], $13::int[])
      AS n (order_id, state, version, customer_id, recipient_id, identified, held, total,
            reason, priced_lines, cancelled_lines, cancelled_amount, extend)
 WHERE o.order_id = n.order_id
@@ -155,9 +157,11 @@ async def save(tx: Tx, orders: Orders) -> None:
 
 
 async def _save_orders(tx: Tx, changed: Sequence[Order], orders: Orders) -> None:
-    def lines(order: Order) -> list[dict[str, Any]] | None:
-        fresh = order.order_id in orders.heard and order.priced_lines is not None
-        return [line.model_dump(mode="json") for line in order.priced_lines or ()] if fresh else None
+    def lines(order: Order) -> str | None:
+        if order.order_id not in orders.heard or order.priced_lines is None:
+            return None
+        # As text: a list inside an array would be taken for another dimension of it.
+        return orjson.dumps([line.model_dump(mode="json") for line in order.priced_lines]).decode()
 
     rows = [
         (

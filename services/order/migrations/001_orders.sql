@@ -10,16 +10,16 @@ CREATE TABLE orders (
     customer_id        uuid,                       -- as placed; replaced by what identification says
     recipient_id       uuid,
     currency           text NOT NULL,
-    expected_total     numeric(18, 6),
+    expected_total     numeric,
     prepaid            boolean NOT NULL,
     payment_token      text,
     request            jsonb NOT NULL,             -- lines, coupon, points, destination: no personal data
     identified         boolean NOT NULL DEFAULT false,
     held               boolean NOT NULL DEFAULT false,
     priced_lines       jsonb,                      -- filled: the order is priced
-    total              numeric(18, 6),
+    total              numeric,
     cancelled_lines    jsonb NOT NULL DEFAULT '{}', -- units cancelled per line
-    cancelled_amount   numeric(18, 6) NOT NULL DEFAULT 0,
+    cancelled_amount   numeric NOT NULL DEFAULT 0,
     reason             text,
     deadline_at        timestamptz,                -- an open order has one
     placed_at          timestamptz NOT NULL,       -- business time
@@ -49,11 +49,11 @@ CREATE TABLE payments (
     order_id           uuid NOT NULL UNIQUE REFERENCES orders,
     provider           text NOT NULL,
     token              text,
-    amount             numeric(18, 6) NOT NULL,
+    amount             numeric NOT NULL,
     currency           text NOT NULL,
     state              text NOT NULL CHECK (state IN ('requested', 'pending', 'action_required', 'captured', 'declined', 'cancelled')),
-    captured           numeric(18, 6) NOT NULL DEFAULT 0,
-    refunded           numeric(18, 6) NOT NULL DEFAULT 0,
+    captured           numeric NOT NULL DEFAULT 0,
+    refunded           numeric NOT NULL DEFAULT 0,
     provider_reference text,
     redirect_url       text,
     closing            boolean NOT NULL DEFAULT false, -- no longer wanted: to be voided unless it is captured already
@@ -67,7 +67,7 @@ CREATE TABLE refunds (
     refund_id  uuid PRIMARY KEY,                   -- also the idempotency key at the provider
     payment_id uuid NOT NULL REFERENCES payments,
     order_id   uuid NOT NULL REFERENCES orders,
-    amount     numeric(18, 6) NOT NULL CHECK (amount > 0),
+    amount     numeric NOT NULL CHECK (amount > 0),
     currency   text NOT NULL,
     reason     text NOT NULL,
     state      text NOT NULL CHECK (state IN ('requested', 'refunded')),

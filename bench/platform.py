@@ -1,0 +1,124 @@
+"""The running platform, as a client of its public HTTP APIs sees it."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncGenerator, Iterable, Mapping, Sequence
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import httpx2
+import orjson
+
+from deploy.local.stack import DEFAULT, Stack
+
+SERVICES = ("order", "inventory", "customer", "pricing", "notify")
+TOKEN_SECONDS = 1800.0
+
+
+class PlatformError(Exception):
+    """An answer that was not expected; the message holds it."""
+
+
+class Platform:
+    """Clients of all services with one token. Requests that meet a restart are sent again: they are idempotent."""
+
+    def __init__(self, stack: Stack, client: httpx2.AsyncClient):
+        self.stack = stack
+        self._client = client
+        self._urls = {name: stack.url(name) for name in (*SERVICES, "payments")}
+        self._token, self._token_at = "", -TOKEN_SECONDS
+
+    @staticmethod
+    @asynccontextmanager
+    async def connect(directory: Path = DEFAULT) -> AsyncGenerator[Platform, None]:
+        limits = httpx2.Limits(max_connections=400, max_keepalive_connections=100)
+        async with httpx2.AsyncClient(timeout=60, limits=limits) as client:
+            yield Platform(Stack(directory), client)
+
+    def headers(self) -> dict[str, str]:
+        if time.monotonic() - self._token_at > TOKEN_SECONDS:
+            self._token, self._token_at = self.stack.token("demo"), time.monotonic()
+        return {"Authorization": f"Bearer {self._token}"}
+
+    async def ask(
+        self, service: str, method: str, path: str, *, expect: Iterable[int] = (200, 201), patience: float = 60,
+        key: str | None = None, headers: Mapping[str, str] | None = None, **request: Any,
+    ) -> httpx2.Response:  # fmt: skip
+        """One request; while the service is away (no connection, 429, 503) it is sent again, for ``patience`` seconds."""
+        until = time.monotonic() + patience
+        sent = {**self.headers(), **(headers or {}), **({"Idempotency-Key": key} if key else {})}
+        while True:
+            try:
+                answer = await self._client.request(method, self._urls[service] + path, headers=sent, **request)
+            except httpx2.TransportError as error:
+                if time.monotonic() > until:
+                    raise PlatformError(f"{method} {service}{path}: {error!r}; is the stack up? make status") from error
+            else:
+                if answer.status_code in expect:
+                    return answer
+                if answer.status_code not in (429, 503) or time.monotonic() > until:
+                    raise PlatformError(f"{method} {service}{path}: {answer.status_code} {answer.text[:500]}")
+            await asyncio.sleep(0.3)
+
+    async def provider(self, path: str) -> list[dict[str, Any]]:
+        """A log of the payment provider, whole."""
+        key = self.stack.secrets["payments_api_key"]
+        found: list[dict[str, Any]] = []
+        cursor: str | None = None
+        while True:
+            params = {"limit": 500, **({"cursor": cursor} if cursor else {})}
+            headers = {"Authorization": f"Bearer {key}"}
+            page = (await self.ask("payments", "GET", path, headers=headers, params=params)).json()
+            found += page["data"]
+            cursor = page["next_cursor"]
+            if not cursor or not page["data"]:
+                return found
+
+    async def place(self, order: Mapping[str, Any]) -> httpx2.Response:
+        """Place one order; any answer of the service is an answer."""
+        return await self.ask("order", "POST", "/orders", json=order, expect=range(200, 600))
+
+    async def place_bulk(self, orders: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+        """Place many orders; a report for each, in order."""
+        body = b"\n".join(orjson.dumps(order) for order in orders)
+        answer = await self.ask("order", "POST", "/orders/bulk", content=body)
+        return [orjson.loads(line) for line in answer.content.splitlines()]
+
+    async def counts(self) -> dict[str, int]:
+        """Orders by state."""
+        return (await self.ask("order", "GET", "/order-counts")).json()
+
+    async def open_orders(self) -> int:
+        counts = await self.counts()
+        return counts.get("placed", 0) + counts.get("paying", 0)
+
+    async def catalogue(
+        self, items: Sequence[Mapping[str, Any]], *, warehouses: Sequence[Mapping[str, Any]],
+        receipts: Sequence[Mapping[str, Any]], key: str,
+    ) -> None:  # fmt: skip
+        """Register warehouses and products, and receive goods, once per ``key``, in pieces that a request may hold."""
+        for warehouse in warehouses:
+            body = {name: value for name, value in warehouse.items() if name != "code"}
+            await self.ask("inventory", "PUT", f"/warehouses/{warehouse['code']}", json=body)
+        for piece in pieces(items, 1000):
+            await self.ask("inventory", "POST", "/items", json={"items": list(piece)})
+        for number, piece in enumerate(pieces(receipts, 1000)):
+            await self.ask(
+                "inventory", "POST", "/stock/receipts", json={"lines": list(piece)}, key=f"{key}/{number}"
+            )
+
+    async def prices(self, code: str, currency: str, prices: Mapping[str, str], key: str) -> None:
+        """Set the prices of a list, once per ``key``."""
+        body = {"name": code, "currency": currency, "priority": 10}
+        await self.ask("pricing", "PUT", f"/price-lists/{code}", json=body)
+        for number, piece in enumerate(pieces(list(prices.items()), 1000)):
+            lines = [{"sku": sku, "unit_price": price} for sku, price in piece]
+            body = {"price_list": code, "lines": lines, "valid_from": "2020-01-01T00:00:00Z"}
+            await self.ask("pricing", "POST", "/prices", json=body, key=f"{key}/{number}")
+
+
+def pieces(whole: Sequence[Any], size: int) -> Iterable[Sequence[Any]]:
+    return (whole[start : start + size] for start in range(0, len(whole), size))

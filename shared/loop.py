@@ -1,0 +1,324 @@
+"""The batch loop: what a service consumes takes effect exactly once.
+
+Per poll one transaction: unseen messages go to the handler, what it publishes goes to the outbox, and the offsets
+advance, all or nothing. If a batch fails it is replayed one message at a time, and only the culprit is set aside.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import time
+from collections import OrderedDict, defaultdict
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from datetime import UTC, date, datetime
+from typing import Any
+from uuid import UUID, uuid5
+
+from shared import envelope, progress
+from shared.brake import Brake, BrakedError
+from shared.consume import Due, Judge, Subscription
+from shared.envelope import Poison, Record, Unknown
+from shared.health import Health
+from shared.kafka import Consumer, KafkaError
+from shared.messages import Event, Message, Topic
+from shared.postgres import Database, Tx, is_infrastructure
+from shared.progress import FencedError, Place, Step
+from shared.telemetry import (
+    BATCH_SECONDS,
+    BATCH_SIZE,
+    EVENT_AGE_SECONDS,
+    HANDLER_SECONDS,
+    LAG,
+    MESSAGES,
+    RETRIES,
+    SEQUENCE_GAPS,
+    log,
+)  # fmt: skip
+from shared.tracing import Trace, current_trace
+
+MAX_BATCH = 500
+POLL_MS = 500
+ATTEMPTS = 3  # of a single message, before it is taken for poison
+DEAD_LETTER_NAMESPACE = UUID("6d1f7f0e-2b0c-5c39-9a53-6f0a0a4d2a11")
+
+
+@dataclass(frozen=True)
+class Wiring:
+    """What the loops of a process share."""
+
+    service: str
+    replica: str
+    bootstrap_servers: str
+    dead_letters: Topic[Any]
+    database: Database
+    health: Health
+
+
+class ConsumerLoop:
+    """Runs one subscription until stopped; survives the loss of Kafka, of Postgres and of its partitions."""
+
+    def __init__(self, subscription: Subscription, wiring: Wiring):
+        self.name = subscription.name
+        self._subscription = subscription
+        self._wiring = wiring
+        self._topics = {topic.name: topic for topic in subscription.topics}
+        self._stopping = asyncio.Event()
+        self._positions: dict[Place, int] = {}
+        self._placed = False
+        self._brake = Brake(f"{wiring.service}.{self.name}")
+        self._sequences: OrderedDict[tuple[str, str], int] = OrderedDict()
+        self._mark: tuple[datetime, dict[Place, int]] | None = None
+        self._marked_at = self._committed_at = 0.0
+        wiring.health.ready_when(f"consumer {self.name}", self._unready)
+
+    def stop(self) -> None:
+        """End after the batch at hand."""
+        self._stopping.set()
+
+    async def run(self) -> None:
+        while not self._stopping.is_set():
+            self._beat()
+            try:
+                await self._consume()
+            except Exception as error:
+                known = isinstance(error, (KafkaError, FencedError, BrakedError)) or is_infrastructure(error)
+                report = log.warning if known else log.exception
+                report("consumer starts again", consumer=self.name, reason=f"{type(error).__name__}: {error}")
+                RETRIES.labels(f"consume {self.name}").inc()
+                await self._pause(1.0)
+        self._wiring.health.ended(f"consume {self.name}")
+
+    async def _consume(self) -> None:
+        self._placed = False
+        kafka = Consumer(
+            self._wiring.bootstrap_servers,
+            group=f"isthmus.{self._wiring.service}.{self.name}",
+            member=f"{self._wiring.replica}.{self.name}",
+            max_records=MAX_BATCH,
+            poll_ms=POLL_MS,
+        )
+        await kafka.start(list(self._topics), self._moved)
+        try:
+            while not self._stopping.is_set():
+                self._beat()
+                fetched = await kafka.poll()
+                if not self._placed:
+                    await self._place(kafka)
+                    continue  # what was fetched came from before the seek
+                records = [record for record in fetched if self._is_next(record)]
+                if records:
+                    await self._take(records)
+                await self._after_poll(kafka)
+        finally:
+            await kafka.stop()
+
+    # -- places ---------------------------------------------------------------------------------------------------
+
+    def _moved(self) -> None:
+        """The assignment changed: positions are read anew before anything is taken."""
+        self._placed = False
+
+    async def _place(self, kafka: Consumer) -> None:
+        """Seek every assigned partition to where the database says it was left."""
+        assigned = kafka.assignment()
+        if not assigned:
+            return
+        self._placed = True  # before the reading: a rebalance in the midst of it asks for another
+        begin = await kafka.begin(assigned)
+        async with self._wiring.database.transaction() as tx:
+            known = await progress.load(tx.db, self.name)
+            new = assigned - known.keys()
+            if new:
+                await progress.start(tx.db, self.name, {place: begin[place] for place in new})
+                known = await progress.load(tx.db, self.name)
+        self._positions = {place: known[place] for place in assigned}
+        for place, position in self._positions.items():
+            if position < begin[place]:
+                log.error(
+                    "retention has deleted what was not consumed",
+                    consumer=self.name, place=place, next_offset=position, log_start=begin[place],
+                )  # fmt: skip
+            kafka.seek(place, max(position, begin[place]))
+        self._mark = None
+        log.info("partitions assigned", consumer=self.name, partitions=len(assigned))
+
+    def _is_next(self, record: Record) -> bool:
+        place = (record.topic, record.partition)
+        return place in self._positions and record.offset >= self._positions[place]
+
+    # -- one batch ------------------------------------------------------------------------------------------------
+
+    async def _take(self, records: Sequence[Record]) -> None:
+        current_trace.set(Trace.new())
+        started = time.perf_counter()
+        try:
+            await self._apply(records)
+        except (FencedError, BrakedError, asyncio.CancelledError):
+            raise
+        except Exception as error:
+            if len(records) == 1:
+                await self._set_aside(records[0], error)
+            else:
+                log.warning("batch failed; replaying it one by one", consumer=self.name, error=repr(error)[:500])
+                for record in records:
+                    await self._take([record])
+                return
+        BATCH_SIZE.labels(self.name).observe(len(records))
+        BATCH_SECONDS.labels(self.name).observe(time.perf_counter() - started)
+
+    async def _set_aside(self, record: Record, error: Exception) -> None:
+        for attempt in range(2, ATTEMPTS + 1):
+            try:
+                await self._apply([record])
+            except (FencedError, BrakedError, asyncio.CancelledError):
+                raise
+            except Exception as again:
+                log.warning("message failed again", consumer=self.name, attempt=attempt, error=repr(again)[:500])
+            else:
+                return
+        log.error("dead letter", consumer=self.name, place=(record.topic, record.partition, record.offset),
+                  exc_info=error)  # fmt: skip
+        await self._apply([record], Poison(f"{type(error).__name__}: {error}"[:2000]))
+
+    async def _apply(self, records: Sequence[Record], poison: Poison | None = None) -> None:
+        """One transaction; tried for as long as the infrastructure fails, since that says nothing of the messages."""
+        read = [poison or envelope.read(record, self._topics[record.topic]) for record in records]
+        pause = 0.05
+        while True:
+            try:
+                return await self._apply_once(records, read)
+            except Exception as error:
+                if not is_infrastructure(error) or self._stopping.is_set():
+                    raise
+                log.warning("trying again", consumer=self.name, reason=f"{type(error).__name__}: {error}")
+                RETRIES.labels(f"consume {self.name}").inc()
+                self._beat()
+                await self._pause(pause)
+                pause = min(pause * 2, 5.0)
+
+    async def _apply_once(self, records: Sequence[Record], read: Sequence[Message[Event] | Unknown | Poison]) -> None:
+        positions: dict[Place, int] = {}
+        steps: dict[Place, Step] = {}
+        for record in records:
+            place = (record.topic, record.partition)
+            positions[place] = record.offset + 1
+            steps.setdefault(place, Step(self._positions[place], 0)).new = record.offset + 1
+        messages = [message for message in read if isinstance(message, Message)]
+        handled: list[Message[Event]] = []
+        async with self._wiring.database.transaction() as tx:
+            if messages:
+                fresh = await progress.unseen(tx.db, self.name, ((_day(m), m.id) for m in messages))
+                for message in messages:
+                    step = steps[message.topic, message.partition]
+                    if message.id in fresh:
+                        fresh.discard(message.id)
+                        handled.append(message)
+                        step.applied += 1
+                    else:
+                        step.duplicate += 1
+            if handled:
+                with HANDLER_SECONDS.labels(self.name).time():
+                    await self._subscription.handle(tx, handled)
+            for record, outcome in zip(records, read, strict=True):
+                if isinstance(outcome, Unknown):
+                    steps[record.topic, record.partition].skipped += 1
+                elif isinstance(outcome, Poison):
+                    self._brake.check()
+                    steps[record.topic, record.partition].dead_lettered += 1
+                    await self._dead_letter(tx, record, outcome.reason)
+            await progress.advance(tx.db, self.name, steps)
+        self._positions.update(positions)
+        self._count(steps.values(), handled)
+
+    async def _dead_letter(self, tx: Tx, record: Record, reason: str) -> None:
+        origin = {
+            "dlq_consumer": f"{self._wiring.service}.{self.name}",
+            "dlq_topic": record.topic,
+            "dlq_partition": str(record.partition),
+            "dlq_offset": str(record.offset),
+            "dlq_reason": reason,
+        }
+        headers = [*record.headers, *((name, value.encode()) for name, value in origin.items())]
+        place = f"{self.name}/{record.topic}/{record.partition}/{record.offset}"
+        await tx.dead_letter(
+            self._wiring.dead_letters.name, (record.key or b"").decode(errors="replace"), record.value or b"",
+            [[name, base64.b64encode(value).decode()] for name, value in headers],
+            uuid5(DEAD_LETTER_NAMESPACE, place),
+        )  # fmt: skip
+
+    def _count(self, steps: Iterable[Step], handled: Sequence[Message[Event]]) -> None:
+        for step in steps:
+            for outcome in ("applied", "duplicate", "skipped", "dead_lettered"):
+                if number := getattr(step, outcome):
+                    MESSAGES.labels(self.name, outcome).inc(number)
+            self._brake.count(good=step.applied + step.duplicate + step.skipped, bad=step.dead_lettered)
+        if handled:
+            oldest = min(message.recorded_at for message in handled)
+            EVENT_AGE_SECONDS.labels(self.name).observe(max(0.0, (datetime.now(UTC) - oldest).total_seconds()))
+        for message in handled:  # what is remembered is bounded: this is an alarm, not a guard
+            key = (message.topic, message.key)
+            if message.sequence > self._sequences.get(key, message.sequence - 1) + 1:
+                SEQUENCE_GAPS.labels(self.name).inc()
+                log.error("gap in sequence", consumer=self.name, topic=message.topic, key=message.key,
+                          after=self._sequences[key], sequence=message.sequence)  # fmt: skip
+            self._sequences[key] = message.sequence
+            self._sequences.move_to_end(key)
+        while len(self._sequences) > 50_000:
+            self._sequences.popitem(last=False)
+
+    # -- between batches ------------------------------------------------------------------------------------------
+
+    async def _after_poll(self, kafka: Consumer) -> None:
+        now = time.monotonic()
+        if now - self._committed_at >= 1.0:
+            self._committed_at = now
+            await self._tell_kafka(kafka)
+        if self._subscription.judge is not None:
+            await self._judge_deadlines(kafka, self._subscription.judge, now)
+
+    async def _tell_kafka(self, kafka: Consumer) -> None:
+        """Kafka's copy of the offsets serves lag and autoscaling only; the truth is in the database."""
+        lag: dict[str, int] = defaultdict(int)
+        for place, position in self._positions.items():
+            lag[place[0]] += max(0, (kafka.highwater(place) or position) - position)
+        for topic, number in lag.items():
+            LAG.labels(self.name, topic).set(number)
+        try:
+            await kafka.commit(self._positions)
+        except KafkaError as error:
+            log.info("offsets not committed to Kafka", consumer=self.name, reason=str(error))
+
+    async def _judge_deadlines(self, kafka: Consumer, judge: Judge, now: float) -> None:
+        """When all that was in the log at some instant has been consumed, deadlines up to it may be judged."""
+        if self._mark is None and now - self._marked_at >= 1.0:
+            self._marked_at = now
+            async with self._wiring.database.reading() as connection:
+                until = await connection.fetchval("SELECT clock_timestamp()")
+            self._mark = (until, await kafka.end(self._positions))
+        if self._mark is not None and self._placed:
+            until, ends_ = self._mark
+            if all(self._positions.get(place, -1) >= end for place, end in ends_.items()):
+                self._mark = None
+                partitions = sorted({partition for _, partition in ends_})
+                async with self._wiring.database.transaction() as tx:
+                    await judge(tx, Due(until, partitions))
+
+    async def _unready(self) -> str | None:
+        if self._brake.on:
+            return "braked: too many dead letters; see the log, mend the release and restart"
+        return None if self._placed else "no partitions assigned yet"
+
+    def _beat(self) -> None:
+        self._wiring.health.beat(f"consume {self.name}")
+
+    async def _pause(self, seconds: float) -> None:
+        try:
+            await asyncio.wait_for(self._stopping.wait(), seconds)
+        except TimeoutError:
+            return
+
+
+def _day(message: Message[Event]) -> date:
+    return message.recorded_at.astimezone(UTC).date()
