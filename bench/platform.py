@@ -47,7 +47,7 @@ class Platform:
         self, service: str, method: str, path: str, *, expect: Iterable[int] = (200, 201), patience: float = 60,
         key: str | None = None, headers: Mapping[str, str] | None = None, **request: Any,
     ) -> httpx2.Response:  # fmt: skip
-        """One request; while the service is away (no connection, 429, 503) it is sent again, for ``patience`` seconds."""
+        """One request; sent again for ``patience`` seconds while the service is away (no connection, 429, 503)."""
         until = time.monotonic() + patience
         sent = {**self.headers(), **(headers or {}), **({"Idempotency-Key": key} if key else {})}
         while True:
@@ -106,9 +106,7 @@ class Platform:
         for piece in pieces(items, 1000):
             await self.ask("inventory", "POST", "/items", json={"items": list(piece)})
         for number, piece in enumerate(pieces(receipts, 1000)):
-            await self.ask(
-                "inventory", "POST", "/stock/receipts", json={"lines": list(piece)}, key=f"{key}/{number}"
-            )
+            await self.ask("inventory", "POST", "/stock/receipts", json={"lines": list(piece)}, key=f"{key}/{number}")
 
     async def prices(self, code: str, currency: str, prices: Mapping[str, str], key: str) -> None:
         """Set the prices of a list, once per ``key``."""

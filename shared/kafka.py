@@ -100,7 +100,7 @@ class Producer:
         return cast("asyncio.Future[Any]", await self._kafka.send(topic, value, key.encode(), headers=list(headers)))
 
 
-async def read_all(bootstrap_servers: str, topics: Sequence[str]) -> list[Record]:
+async def read_all(bootstrap_servers: str, topics: Sequence[Topic[Any]]) -> list[Record]:
     """Every record of these topics, from their beginnings to where they ended at the time of the call."""
     kafka = AIOKafkaConsumer(
         bootstrap_servers=bootstrap_servers, enable_auto_commit=False, max_partition_fetch_bytes=8 * 1_048_576
@@ -108,8 +108,7 @@ async def read_all(bootstrap_servers: str, topics: Sequence[str]) -> list[Record
     await kafka.start()
     try:
         found: list[Record] = []
-        await kafka.topics()  # fetches the metadata of all topics
-        parts = [TopicPartition(topic, n) for topic in topics for n in kafka.partitions_for_topic(topic) or ()]
+        parts = [TopicPartition(topic.name, number) for topic in topics for number in range(topic.partitions)]
         kafka.assign(parts)
         begin, end = await kafka.beginning_offsets(parts), await kafka.end_offsets(parts)
         left = {part for part in parts if end[part] > begin[part]}

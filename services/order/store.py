@@ -18,6 +18,8 @@ from shared.messages import Cause
 from shared.postgres import Row, Tx
 from shared.topics import ORDERS
 
+LOCK = "SELECT FROM orders WHERE order_id = ANY($1::uuid[]) ORDER BY order_id FOR NO KEY UPDATE"
+
 LOAD = """
 SELECT o.order_id, o.channel, o.currency, o.expected_total, o.prepaid, o.state, o.version,
        o.customer_id, o.recipient_id, o.identified, o.held, o.priced_lines IS NOT NULL AS priced,
@@ -25,7 +27,7 @@ SELECT o.order_id, o.channel, o.currency, o.expected_total, o.prepaid, o.state, 
        p.payment_id, p.amount, p.state AS payment_state, p.provider, p.captured, p.refunded, p.provider_reference,
        p.redirect_url, p.closing
 FROM orders o LEFT JOIN payments p USING (order_id)
-WHERE o.order_id = ANY($1::uuid[]) ORDER BY o.order_id FOR UPDATE OF o
+WHERE o.order_id = ANY($1::uuid[])
 """
 
 OPEN_REFUNDS = """
@@ -111,6 +113,8 @@ async def load(tx: Tx, order_ids: Iterable[UUID], *, with_lines: bool = False) -
     ids = sorted(set(order_ids))
     if not ids:
         return Orders({})
+    await tx.db.execute(LOCK, ids)
+    # Read after the lock, in a statement of its own: joined rows would be those of before the wait for it.
     orders = {row["order_id"]: _order(row) for row in await tx.db.fetch(LOAD, ids, with_lines)}
     paid = [order.order_id for order in orders.values() if order.payment and order.payment.captured]
     if paid:

@@ -1,0 +1,278 @@
+"""``make demo``: one order looked at closely, a crowd, and a crowd while services are killed; then the reckoning."""
+
+from __future__ import annotations
+
+import asyncio
+import statistics
+import sys
+import time
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Any
+
+import asyncpg
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+from rich.table import Table
+
+from bench import invariants, plant, shop
+from bench.platform import SERVICES, Platform, PlatformError
+from bench.shop import Buying, Shop
+from deploy.local.errors import StackError
+
+console = Console(highlight=False, soft_wrap=True)
+
+REACHED = """
+SELECT t.order_id::text, t.recorded_at FROM timeline t JOIN orders o USING (order_id)
+WHERE t.type = $2 AND o.state = 'confirmed' AND o.external_reference LIKE $1
+"""
+OUTCOMES = """
+SELECT state, coalesce(reason, '') AS reason, count(*) AS orders, coalesce(sum(total - cancelled_amount), 0) AS worth
+FROM orders WHERE external_reference LIKE $1 GROUP BY 1, 2 ORDER BY 3 DESC
+"""
+
+
+@dataclass
+class Run:
+    """What the client saw: when it sent each order, and what it was told."""
+
+    sent: dict[str, datetime] = field(default_factory=dict[str, datetime])  # by order id
+    acknowledged: list[tuple[str, str, str]] = field(default_factory=list[tuple[str, str, str]])
+    answers: Counter[int] = field(default_factory=Counter[int])
+    different: list[str] = field(default_factory=list[str])  # repeated POSTs that found another order
+
+
+async def prepare(platform: Platform, run: str) -> None:
+    """A catalogue, prices, coupons, stock; and a provider that behaves as badly as a real one."""
+    await platform.catalogue(shop.items(), warehouses=shop.WAREHOUSES, receipts=shop.receipts(400), key=run)
+    await platform.prices("main", "GBP", shop.prices(), key="main")
+    for code, limit in ((shop.COUPON, None), (f"{shop.FEW}-{run}", 5)):
+        terms = {"percent": "10", "priority": 1, **({"limit_total": limit} if limit else {})}
+        await platform.ask("pricing", "PUT", f"/coupons/{code}", json=terms)
+    behaviour = {
+        "delay_ms": 20, "pending_rate": 0.05, "timeout_rate": 0.002, "drop_rate": 0.01,
+        "webhook_duplicate_rate": 0.2, "webhook_reorder_rate": 0.05,
+    }  # fmt: skip
+    key = {"Authorization": f"Bearer {platform.stack.secrets['payments_api_key']}"}
+    await platform.ask("payments", "PUT", "/sandbox/behaviour", json=behaviour, headers=key)
+    last = shop.items()[-1]["sku"]
+    for _ in range(100):  # the order service learns of new items from Kafka
+        known = await platform.ask("pricing", "GET", "/prices", params={"sku": last})
+        if known.json()["items"]:
+            return
+        await asyncio.sleep(0.1)
+
+
+async def one_order(platform: Platform, run: str) -> None:
+    """Place one order, wait for its outcome in the same answer, and show how it came about."""
+    order = next(iter(Shop(1, f"{run}-first").buyings(1))).order
+    order |= {"lines": [{"sku": "red-lamp", "quantity": 1}, {"sku": "blue-cup", "quantity": 2}]}
+    order |= {"payment": {"method": "card", "token": "tok_ok"}, "expected_total": "37.90", "coupon": None}
+    for _ in range(50):
+        answer = await platform.ask(
+            "order", "POST", "/orders", json=order, headers={"Prefer": "wait=20"}, expect=(200, 201, 422)
+        )
+        if answer.status_code != 422:
+            break
+        await asyncio.sleep(0.2)  # the order service has not heard of the items yet
+    else:
+        raise PlatformError(f"the first order was not accepted: {answer.text[:500]}")
+    placed = answer.json()
+    table = Table(title=f"One order, {placed['order_id']}: {placed['state']}", title_justify="left", show_edge=False)
+    for column in ("after", "event", ""):
+        table.add_column(column, justify="right" if column == "after" else "left")
+    for step in placed["timeline"]:
+        detail = ", ".join(
+            f"{k} {v}" for k, v in step["detail"].items() if k in ("amount", "total", "channel", "reason")
+        )
+        table.add_row(f"{step['after_ms']:.0f} ms", step["type"], detail)
+    console.print(table, "")
+
+
+async def crowd(
+    platform: Platform, title: str, buyings: Sequence[Buying], rate: float, *, kill: bool, run: Run
+) -> None:
+    """Send orders at ``rate`` a second; optionally kill -9 each service once meanwhile."""
+    started = time.monotonic()
+    before = await platform.counts()
+    columns = (
+        SpinnerColumn(),
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+    )
+    with Progress(*columns, TextColumn("{task.fields[note]}"), console=console) as progress:
+        sending = progress.add_task(f"{title}: sent", total=len(buyings), note="")
+        ending = progress.add_task(f"{title}: settled", total=len(buyings), note="")
+
+        async def send(number: int, buying: Buying) -> None:
+            await asyncio.sleep(max(0.0, started + number / rate - time.monotonic()))
+            await buy(platform, buying, run)
+            progress.advance(sending)
+
+        async def watch() -> None:
+            while True:
+                counts = await platform.counts()
+                new = {state: n - before.get(state, 0) for state, n in counts.items()}
+                done = sum(n for state, n in new.items() if state not in ("placed", "paying"))
+                note = "  ".join(f"{state} {n}" for state, n in sorted(new.items()) if n)
+                progress.update(ending, completed=done, note=note)
+                if done >= len(buyings):
+                    return
+                await asyncio.sleep(0.3)
+
+        async def killer() -> None:
+            for number, name in enumerate(SERVICES):
+                await asyncio.sleep(
+                    max(0.0, started + (number + 0.5) / len(SERVICES) * len(buyings) / rate - time.monotonic())
+                )
+                await asyncio.to_thread(platform.stack.kill, name)
+                progress.console.print(f"  kill -9 {name}", style="yellow")
+
+        tasks = [asyncio.create_task(send(n, buying)) for n, buying in enumerate(buyings)]
+        watching = asyncio.create_task(watch())
+        if kill:
+            tasks.append(asyncio.create_task(killer()))
+        await asyncio.gather(*tasks)
+        try:
+            await asyncio.wait_for(watching, 120)
+        except TimeoutError as error:
+            raise PlatformError(f"{await platform.open_orders()} orders are still open after two minutes") from error
+
+
+async def buy(platform: Platform, buying: Buying, run: Run) -> None:
+    sent = datetime.now(UTC)
+    order = buying.order
+    answer = await platform.place(order)
+    run.answers[answer.status_code] += 1
+    if answer.status_code not in (200, 201):
+        raise PlatformError(f"an order was not accepted: {answer.status_code} {answer.text[:500]}")
+    order_id: str = answer.json()["order_id"]
+    run.sent[order_id] = sent
+    run.acknowledged.append((order["channel"], order["external_reference"], order_id))
+    if buying.twice:
+        again = await platform.place(order)
+        run.answers[again.status_code] += 1
+        if again.json().get("order_id") != order_id:
+            run.different.append(order["external_reference"])
+    if buying.changes_mind:
+        await platform.ask(
+            "order", "POST", f"/orders/{order_id}/cancellations", json={"reason": "changed_mind"}, key=order_id,
+            expect=(200, 409),
+        )  # fmt: skip
+    elif order["payment"]["token"] == "tok_3ds":
+        await confirm_3ds(platform, order_id)
+
+
+async def confirm_3ds(platform: Platform, order_id: str) -> None:
+    """Be the buyer at the bank's page."""
+    for _ in range(60):
+        order: dict[str, Any] = (await platform.ask("order", "GET", f"/orders/{order_id}")).json()
+        if order["state"] not in ("placed", "paying"):
+            return
+        if order["payment"] and order["payment"]["redirect_url"]:
+            path = "/" + order["payment"]["redirect_url"].split("/", 3)[3]
+            await platform.ask("payments", "POST", path, params={"outcome": "success"}, expect=range(200, 500))
+            return
+        await asyncio.sleep(0.5)
+
+
+async def summary(platform: Platform, prefix: str, measured: Run, run: Run) -> None:
+    connection = await asyncpg.connect(platform.stack.database_url("order"))
+    try:
+        outcomes = await connection.fetch(OUTCOMES, f"{prefix}-%")
+        asked = await connection.fetch(REACHED, f"{prefix}-%", "PaymentRequested")
+        confirmed = await connection.fetch(REACHED, f"{prefix}-%", "OrderConfirmed")
+    finally:
+        await connection.close()
+    table = Table(title="Orders by outcome", title_justify="left", show_edge=False)
+    for column in ("state", "reason", "orders", "worth"):
+        table.add_column(column, justify="right" if column in ("orders", "worth") else "left")
+    for row in outcomes:
+        worth = f"{row['worth']:,.2f} GBP" if row["state"] == "confirmed" else ""
+        table.add_row(row["state"], row["reason"], f"{row['orders']:,}", worth)
+    console.print("", table)
+    console.print("\nThe undisturbed crowd, from POST to")
+    parts = {"payment asked for (stock held, price known)": asked, "confirmed (the bank's time included)": confirmed}
+    for what, rows in parts.items():
+        took = [
+            (row["recorded_at"] - measured.sent[row["order_id"]]).total_seconds() * 1000
+            for row in rows
+            if row["order_id"] in measured.sent
+        ]
+        if len(took) > 10:
+            cuts = statistics.quantiles(took, n=100)
+            console.print(f"  {what:<45} p50 {cuts[49]:5.0f} ms   p99 {cuts[98]:5.0f} ms   {len(took)} orders")
+    console.print()
+    console.print(f"HTTP answers: {dict(run.answers)}; orders sent twice that became two: {len(run.different)}\n")
+
+
+async def demo(orders: int, rate: float, seed: int, planted: str | None) -> int:
+    prefix = f"demo{int(time.time())}"
+    async with Platform.connect() as platform:
+        with console.status("catalogue, prices, coupons, stock"):
+            await prepare(platform, prefix)
+        console.print(f"[bold]A shop opens[/]: {len(shop.items())} products in {len(shop.WAREHOUSES)} warehouses\n")
+        await one_order(platform, prefix)
+        stream = list(Shop(seed, prefix).buyings(orders + orders // 3))
+        for buying in stream:
+            if buying.order.get("coupon") == shop.FEW:
+                buying.order["coupon"] = f"{shop.FEW}-{prefix}"
+        measured, run = Run(), Run()
+        await crowd(platform, "a crowd", stream[:orders], rate, kill=False, run=measured)
+        await crowd(platform, "a crowd and kill -9", stream[orders:], rate / 2, kill=True, run=run)
+        run.acknowledged += measured.acknowledged
+        run.answers += measured.answers
+        await summary(platform, prefix, measured, run)
+        if planted is not None:
+            await plant.plant(platform, planted)
+            console.print(f"[yellow]planted a violation of {planted}[/]")
+        try:
+            findings = await rested(platform, run)
+        finally:
+            if planted is not None:
+                await plant.undo(platform, planted)
+        held = invariants.show(findings, console)
+        urls = platform.stack
+        console.print(
+            "\nThe stack stays up. Where to look next:\n"
+            "  make status                                    every process, its health and address\n"
+            f'  curl -H "Authorization: Bearer $(.venv/bin/python -m deploy.local token)" {urls.url("order")}/orders?limit=3\n'
+            f"  curl {urls.url('order')}/metrics                       lag, batches, handler times\n"
+            "  docs/tutorial.md                               follow one order through the code\n"
+            "  make down                                      stop it; the data stay"
+        )
+        return 0 if held and not run.different and not measured.different else 1
+
+
+async def rested(platform: Platform, run: Run) -> Sequence[invariants.Finding]:
+    """Judge when the last events have been relayed and the last refunds paid: at most half a minute later."""
+    findings: Sequence[invariants.Finding] = ()
+    for _ in range(10):
+        await asyncio.sleep(2.5)
+        findings = await invariants.check(platform, acknowledged=run.acknowledged)
+        if all(finding.held for finding in findings):
+            break
+    return findings
+
+
+def main(
+    orders: int = typer.Option(600, min=1, max=100_000, help="orders of the undisturbed crowd"),
+    rate: float = typer.Option(30.0, min=0.1, max=1000, help="orders a second"),
+    seed: int = typer.Option(7, help="of the stream of orders"),
+    plant: str | None = typer.Option(None, help="break an invariant on purpose, as in I1, and see it caught"),
+) -> None:
+    """Show Isthmus at work, and hold it to its invariants."""
+    try:
+        sys.exit(asyncio.run(demo(orders, rate, seed, plant)))
+    except (PlatformError, StackError) as error:
+        console.print(f"[red]{error}[/]\nSee `make status` and `make logs`.")
+        sys.exit(1)
+
+
+if __name__ == "__main__":
+    typer.run(main)

@@ -1,0 +1,116 @@
+"""What the invariants are judged by: rows of every database, every record in Kafka, the provider's log."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import asyncpg
+
+from bench.platform import SERVICES, Platform
+from shared.kafka import read_all
+from shared.topics import DOMAIN_TOPICS
+
+Rows = list[dict[str, Any]]
+
+# Per service, what is read; every service in one transaction that sees one instant.
+QUERIES: Mapping[str, Mapping[str, str]] = {
+    "order": {
+        "orders": """SELECT order_id::text, channel, external_reference, state, version, total, cancelled_amount,
+                     deadline_at, deadline_at < now() - interval '60 s' AS overdue,
+                     changed_at < now() - $1 * interval '1 s' AS settled FROM orders""",
+        "payments": """SELECT payment_id::text, order_id::text, provider, state, amount, captured, refunded,
+                       due_at < now() - interval '60 s' AS overdue FROM payments""",
+        "refunds": "SELECT refund_id::text, order_id::text, amount, state FROM refunds",
+    },
+    "inventory": {
+        "levels": """SELECT s.sku, s.warehouse, s.on_hand, s.reserved,
+                     (SELECT coalesce(sum(quantity), 0) FROM movements m
+                      WHERE (m.sku, m.warehouse) = (s.sku, s.warehouse))::bigint AS moved,
+                     (SELECT coalesce(sum(quantity), 0) FROM hold_lines h
+                      WHERE (h.sku, h.warehouse) = (s.sku, s.warehouse))::bigint AS held FROM stock s""",
+        "holds": """SELECT order_id::text, state, version,
+                    (SELECT count(*) FROM hold_lines l WHERE l.order_id = h.order_id) AS lines FROM holds h""",
+        "items": "SELECT sku, version, stock_version FROM items",
+    },
+    "customer": {
+        "identifications": "SELECT order_id::text, state, version, points_held FROM identifications",
+        "customers": "SELECT customer_id::text, version, points_balance, points_held FROM customers",
+    },
+    "pricing": {
+        "order_prices": "SELECT order_id::text, state, version, coupon FROM order_prices",
+        "coupon_uses": "SELECT coupon, order_id::text, state FROM coupon_uses",
+        "coupons": "SELECT code, used FROM coupons",
+        "prices": "SELECT sku, version FROM price_versions",
+    },
+    "notify": {
+        "care": "SELECT order_id::text, version FROM care_orders",
+    },
+}  # fmt: skip
+KERNEL = {
+    "outbox": "SELECT count(*) AS rows FROM outbox",
+    "offsets": "SELECT * FROM consumer_offsets",
+    "inbox": "SELECT consumer, count(*) AS events, min(day) AS oldest FROM inbox GROUP BY consumer",
+}
+
+
+@dataclass(frozen=True)
+class Logged:
+    """A record of Kafka, as far as invariants look at it."""
+
+    topic: str
+    partition: int
+    offset: int
+    key: str
+    type: str
+    id: str
+    sequence: int
+
+
+@dataclass
+class Evidence:
+    """``tables["order"]["orders"]`` are rows; ``acknowledged`` is what a client was told, (reference, order id)."""
+
+    tables: dict[str, dict[str, Rows]]
+    log: Sequence[Logged]
+    provider_payments: Rows
+    provider_refunds: Rows
+    acknowledged: Sequence[tuple[str, str, str]] = field(default_factory=list[tuple[str, str, str]])
+
+    def rows(self, service: str, table: str) -> Rows:
+        return self.tables[service][table]
+
+
+async def collect(
+    platform: Platform, *, settled_seconds: float, acknowledged: Sequence[tuple[str, str, str]] = ()
+) -> Evidence:
+    """Read everything. Tables first: what they say has been said to Kafka, or waits in an outbox that is counted."""
+    tables: dict[str, dict[str, Rows]] = {}
+    for service in SERVICES:
+        connection = await asyncpg.connect(platform.stack.database_url(service))
+        try:
+            async with connection.transaction(isolation="repeatable_read", readonly=True):
+                tables[service] = {
+                    name: [
+                        dict(row)
+                        for row in await connection.fetch(query, *([settled_seconds] if "$1" in query else []))
+                    ]
+                    for name, query in {**QUERIES[service], **KERNEL}.items()
+                }
+        finally:
+            await connection.close()
+    records = await read_all(platform.stack.bootstrap_servers, DOMAIN_TOPICS)
+    log: list[Logged] = []
+    for record in records:
+        headers = dict(record.headers)
+        log.append(
+            Logged(
+                record.topic, record.partition, record.offset, (record.key or b"").decode(),
+                headers.get("ce_type", b"").decode().split(".")[-2], headers.get("ce_id", b"").decode(),
+                int(headers.get("ce_sequence", b"0")),
+            )
+        )  # fmt: skip
+    return Evidence(
+        tables, log, await platform.provider("/v1/payments"), await platform.provider("/v1/refunds"), acknowledged
+    )

@@ -1,0 +1,79 @@
+"""Violations planted on purpose: a checker that cannot fail is no checker."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import asyncpg
+
+from bench.platform import Platform, PlatformError
+
+
+@dataclass(frozen=True)
+class Violation:
+    """Statements that break an invariant in one service's tables, and those that mend it."""
+
+    service: str
+    break_: str
+    mend: str
+
+
+VIOLATIONS = {
+    "I1": Violation(
+        "inventory",
+        """INSERT INTO movements (sku, warehouse, quantity, kind, actor, occurred_at)
+           SELECT sku, warehouse, 1, 'planted', 'demo', now() FROM stock LIMIT 1""",
+        "DELETE FROM movements WHERE kind = 'planted'",
+    ),
+    "I3": Violation(
+        "order",
+        """UPDATE payments SET captured = captured + 1 WHERE payment_id =
+           (SELECT payment_id FROM payments WHERE state = 'captured' ORDER BY payment_id LIMIT 1)""",
+        """UPDATE payments SET captured = captured - 1 WHERE payment_id =
+           (SELECT payment_id FROM payments WHERE state = 'captured' ORDER BY payment_id LIMIT 1)""",
+    ),
+    "I5": Violation(
+        "order",
+        """INSERT INTO orders (order_id, channel, external_reference, fingerprint, partition, state, version, currency,
+                               prepaid, request, deadline_at, placed_at)
+           VALUES (gen_random_uuid(), 'planted', 'planted', '', 0, 'placed', 1, 'GBP', false, '{"lines": []}',
+                   now() - interval '1 day', now())""",
+        "DELETE FROM orders WHERE channel = 'planted'",
+    ),
+    "I6": Violation(
+        "inventory",
+        "UPDATE items SET version = version + 1 WHERE sku = (SELECT min(sku) FROM items)",
+        "UPDATE items SET version = version - 1 WHERE sku = (SELECT min(sku) FROM items)",
+    ),
+    "I8": Violation(
+        "pricing",
+        """INSERT INTO inbox (day, consumer, event_id)
+           VALUES (current_date, 'price_orders', '00000000-0000-0000-0000-000000000000')""",
+        "DELETE FROM inbox WHERE event_id = '00000000-0000-0000-0000-000000000000'",
+    ),
+    "I9": Violation(
+        "notify",
+        "UPDATE consumer_offsets SET skipped = skipped + 1 WHERE partition = 0",
+        "UPDATE consumer_offsets SET skipped = skipped - 1 WHERE partition = 0",
+    ),
+}
+
+
+async def plant(platform: Platform, invariant: str) -> None:
+    """Break ``invariant`` in the running platform's tables."""
+    await _run(platform, invariant, mend=False)
+
+
+async def undo(platform: Platform, invariant: str) -> None:
+    await _run(platform, invariant, mend=True)
+
+
+async def _run(platform: Platform, invariant: str, *, mend: bool) -> None:
+    violation = VIOLATIONS.get(invariant)
+    if violation is None:
+        raise PlatformError(f"no violation of {invariant} can be planted here; choose from {', '.join(VIOLATIONS)}")
+    connection = await asyncpg.connect(platform.stack.database_url(violation.service))
+    try:
+        await connection.execute(violation.mend if mend else violation.break_)
+    finally:
+        await connection.close()

@@ -1,0 +1,26 @@
+"""Assembly of the customer service."""
+
+from pathlib import Path
+
+from services.customer import handlers, sealing_keys
+from services.customer.api import routes
+from services.customer.keyring import Keyring
+from services.customer.people import Masks
+from services.customer.settings import CustomerSettings
+from shared.app import Parts, Service
+from shared.postgres import Database
+
+
+async def assemble(settings: CustomerSettings, database: Database) -> Parts:
+    keyring = Keyring(settings.master_key_bytes())
+    masks = Masks(settings.masked_emails, settings.masking_channels)
+    await sealing_keys.check_master_key(database, keyring)
+    return Parts(
+        handlers.build(keyring, masks),
+        routes(database, keyring, masks),
+        [sealing_keys.rotation(database, keyring, settings.sealing_key_hours)],
+    )
+
+
+if __name__ == "__main__":
+    Service("customer", CustomerSettings, Path(__file__).parent, assemble).run()
