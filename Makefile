@@ -6,22 +6,23 @@ SHELL := bash
 MAKEFLAGS += --no-print-directory
 
 PYTHON ?= python3
+STOCK ?= ample
 BIN := .venv/bin
 STAMP := .venv/.installed
 LOCAL := $(BIN)/python -m deploy.local
 export PYTHONDONTWRITEBYTECODE ?=
 
-.PHONY: help demo replay test test-long check fix up down status logs clean topics flows contracts lock env
+.PHONY: help demo replay test test-flows test-long check fix up down status logs clean topics flows contracts lock env
 
 help: ## print this
 	@grep -E '^[a-z-]+:.*## ' Makefile | sed -E 's/^([a-z-]+):[^#]*## (.*)/\1\t\2/' | awk -F'\t' '{printf "  make %-11s %s\n", $$1, $$2}'
 
-demo: up ## start the stack, let customers order, show what happens
-	@$(BIN)/python -m bench.demo
+demo: up ## start the stack, let customers order, show what happens (PLANT=I1: break an invariant, see it caught)
+	@$(BIN)/python -m bench.demo $(if $(PLANT),--plant $(PLANT))
 
-replay: up ## push a data set of past orders through the stack: make replay DATA=orders.csv
-	@test -n "$(DATA)" || { echo "Say which file: make replay DATA=path/to/orders.csv" >&2; exit 2; }
-	@$(BIN)/python -m bench.replay "$(DATA)"
+replay: up ## send past orders from files through the stack: make replay DATA=file-or-folder [STOCK=scarce]
+	@test -n "$(DATA)" || { echo "Say which: make replay DATA=path/to/orders.csv (or a folder of them)" >&2; exit 2; }
+	@$(BIN)/python -m bench.replay "$(DATA)" --stock $(STOCK)
 
 up: env ## start Kafka, Postgres and all services, or find them running
 	@$(LOCAL) up
@@ -41,6 +42,9 @@ clean: ## stop everything, remove all local data, keep .venv
 test: env ## run all tests but the long ones (starts a stack of its own in .local/test)
 	@$(BIN)/pytest
 
+test-flows: env ## run only the tests of whole flows, on real Kafka and Postgres
+	@$(BIN)/pytest tests/flows
+
 test-long: env ## run the long tests: faults and load, some minutes
 	@$(BIN)/pytest -m long
 
@@ -59,10 +63,10 @@ fix: env ## format, and repair what the linter can repair
 topics: up ## create the topics that a running stack does not have yet
 	@eval "$$($(LOCAL) env order)" && $(BIN)/python -m shared.admin topics
 
-flows: env ## run only the tests of whole flows, on real Kafka and Postgres
-	@$(BIN)/pytest tests/flows
+flows: env ## draw topics and handlers anew, in README.md and docs/flows.md
+	@$(BIN)/python -m shared.contracts flows
 
-contracts: env ## write contracts/ anew from the events' models
+contracts: env ## write contracts/ anew from events and routes
 	@$(BIN)/python -m shared.contracts write
 
 lock: env ## resolve requirements.lock anew from pyproject.toml

@@ -71,14 +71,10 @@ async def one_order(platform: Platform, run: str) -> None:
     order = next(iter(Shop(1, f"{run}-first").buyings(1))).order
     order |= {"lines": [{"sku": "red-lamp", "quantity": 1}, {"sku": "blue-cup", "quantity": 2}]}
     order |= {"payment": {"method": "card", "token": "tok_ok"}, "expected_total": "37.90", "coupon": None}
-    for _ in range(50):
-        answer = await platform.ask(
-            "order", "POST", "/orders", json=order, headers={"Prefer": "wait=20"}, expect=(200, 201, 422)
-        )
-        if answer.status_code != 422:
-            break
+    until = time.monotonic() + 10
+    while (answer := await platform.place(order, wait=20)).status_code == 422 and time.monotonic() < until:
         await asyncio.sleep(0.2)  # the order service has not heard of the items yet
-    else:
+    if answer.status_code not in (200, 201):
         raise PlatformError(f"the first order was not accepted: {answer.text[:500]}")
     placed = answer.json()
     table = Table(title=f"One order, {placed['order_id']}: {placed['state']}", title_justify="left", show_edge=False)
@@ -241,7 +237,8 @@ async def demo(orders: int, rate: float, seed: int, planted: str | None) -> int:
         console.print(
             "\nThe stack stays up. Where to look next:\n"
             "  make status                                    every process, its health and address\n"
-            f'  curl -H "Authorization: Bearer $(.venv/bin/python -m deploy.local token)" {urls.url("order")}/orders?limit=3\n'
+            "  TOKEN=$(.venv/bin/python -m deploy.local token)\n"
+            f'  curl -H "Authorization: Bearer $TOKEN" {urls.url("order")}/orders?limit=3\n'
             f"  curl {urls.url('order')}/metrics                       lag, batches, handler times\n"
             "  docs/tutorial.md                               follow one order through the code\n"
             "  make down                                      stop it; the data stay"

@@ -16,6 +16,7 @@ from deploy.local.stack import DEFAULT, Stack
 
 SERVICES = ("order", "inventory", "customer", "pricing", "notify")
 TOKEN_SECONDS = 1800.0
+_ANSWERS = frozenset(range(200, 600)) - {429, 503}
 
 
 class PlatformError(Exception):
@@ -77,9 +78,10 @@ class Platform:
             if not cursor or not page["data"]:
                 return found
 
-    async def place(self, order: Mapping[str, Any]) -> httpx2.Response:
-        """Place one order; any answer of the service is an answer."""
-        return await self.ask("order", "POST", "/orders", json=order, expect=range(200, 600))
+    async def place(self, order: Mapping[str, Any], wait: int = 0) -> httpx2.Response:
+        """Place one order; any answer but "not now" is an answer. ``wait`` seconds for the outcome in it."""
+        prefer = {"Prefer": f"wait={wait}"} if wait else {}
+        return await self.ask("order", "POST", "/orders", json=order, headers=prefer, expect=_ANSWERS)
 
     async def place_bulk(self, orders: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
         """Place many orders; a report for each, in order."""

@@ -22,11 +22,12 @@ class Brake:
         self._recent: deque[bool] = deque(maxlen=WINDOW)
         self.on = False
 
-    def check(self) -> None:
-        """Raise BrakedError when no further message may be set aside."""
-        if sum(self._recent) >= LIMIT:
-            self.on = True
-            BRAKED.labels(self._consumer).set(1)
+    def check(self, more: int) -> None:
+        """Raise BrakedError when not so many ``more`` messages may be set aside; it is on once not even one may."""
+        if sum(self._recent) + more > LIMIT:
+            if more == 1:
+                self.on = True
+                BRAKED.labels(self._consumer).set(1)
             raise BrakedError(f"{self._consumer}: {LIMIT} dead letters among the last {len(self._recent)} messages")
 
     def count(self, *, good: int, bad: int) -> None:

@@ -73,7 +73,8 @@ def headers_for(
 def read(record: Record, topic: Topic[Any]) -> Message[Event] | Unknown | Poison:
     """The message in a record. Never raises: what cannot be read is an answer too."""
     try:
-        attributes = {name: value.decode() for name, value in record.headers if name.startswith("ce_")}
+        # A header may have no value at all, though aiokafka's types say otherwise.
+        attributes = {name: (value or b"").decode() for name, value in record.headers if name.startswith("ce_")}
         type_ = attributes["ce_type"]
         event_class = topic.events.get(type_)
         if event_class is None:
@@ -83,13 +84,16 @@ def read(record: Record, topic: Topic[Any]) -> Message[Event] | Unknown | Poison
         sequence = int(attributes["ce_sequence"])
         if sequence < 1:
             return Poison(f"sequence {sequence} is below 1")
+        recorded_at = datetime.fromisoformat(attributes["ce_time"])
+        if recorded_at.tzinfo is None:
+            return Poison(f"time {recorded_at} has no time zone")
         return Message(
             id=UUID(attributes["ce_id"]),
             event=event,
             topic=record.topic,
             key=(record.key or b"").decode(),
             sequence=sequence,
-            recorded_at=datetime.fromisoformat(attributes["ce_time"]),
+            recorded_at=recorded_at,
             correlation_id=attributes["ce_correlationid"],
             causation_id=attributes.get("ce_causationid"),
             trace=Trace.parse(attributes.get("ce_traceparent")),

@@ -155,9 +155,9 @@ class ConsumerLoop:
         started = time.perf_counter()
         try:
             await self._apply(records)
-        except (FencedError, BrakedError, asyncio.CancelledError):
-            raise
         except Exception as error:
+            if _stops(error) and not (isinstance(error, BrakedError) and len(records) > 1):
+                raise
             if len(records) == 1:
                 await self._set_aside(records[0], error)
             else:
@@ -172,9 +172,9 @@ class ConsumerLoop:
         for attempt in range(2, ATTEMPTS + 1):
             try:
                 await self._apply([record])
-            except (FencedError, BrakedError, asyncio.CancelledError):
-                raise
             except Exception as again:
+                if _stops(again):
+                    raise
                 log.warning("message failed again", consumer=self.name, attempt=attempt, error=repr(again)[:500])
             else:
                 return
@@ -207,6 +207,7 @@ class ConsumerLoop:
             steps.setdefault(place, Step(self._positions[place], 0)).new = record.offset + 1
         messages = [message for message in read if isinstance(message, Message)]
         handled: list[Message[Event]] = []
+        poisoned = 0
         async with self._wiring.database.transaction() as tx:
             if messages:
                 fresh = await progress.unseen(tx.db, self.name, ((_day(m), m.id) for m in messages))
@@ -225,7 +226,8 @@ class ConsumerLoop:
                 if isinstance(outcome, Unknown):
                     steps[record.topic, record.partition].skipped += 1
                 elif isinstance(outcome, Poison):
-                    self._brake.check()
+                    poisoned += 1
+                    self._brake.check(poisoned)
                     steps[record.topic, record.partition].dead_lettered += 1
                     await self._dead_letter(tx, record, outcome.reason)
             await progress.advance(tx.db, self.name, steps)
@@ -243,8 +245,8 @@ class ConsumerLoop:
         headers = [*record.headers, *((name, value.encode()) for name, value in origin.items())]
         place = f"{self.name}/{record.topic}/{record.partition}/{record.offset}"
         await tx.dead_letter(
-            self._wiring.dead_letters.name, (record.key or b"").decode(errors="replace"), record.value or b"",
-            [[name, base64.b64encode(value).decode()] for name, value in headers],
+            self._wiring.dead_letters.name, _text((record.key or b"").decode(errors="replace")), record.value or b"",
+            [[_text(name), base64.b64encode(value or b"").decode()] for name, value in headers],
             uuid5(DEAD_LETTER_NAMESPACE, place),
         )  # fmt: skip
 
@@ -318,6 +320,16 @@ class ConsumerLoop:
             await asyncio.wait_for(self._stopping.wait(), seconds)
         except TimeoutError:
             return
+
+
+def _stops(error: Exception) -> bool:
+    """Whether ``error`` ends the loop's turn instead of a message: nothing is set aside for it."""
+    return isinstance(error, (FencedError, BrakedError)) or is_infrastructure(error)
+
+
+def _text(name: str) -> str:
+    """As Postgres can store it: a text holds no NUL."""
+    return name.replace("\x00", "\ufffd")
 
 
 def _day(message: Message[Event]) -> date:

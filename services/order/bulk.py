@@ -1,7 +1,7 @@
-"""Bulk intake: NDJSON in, an order a line; NDJSON out, a report a line, as the rows are taken in.
+"""Bulk intake: NDJSON in, an order a line; NDJSON out, a report a line.
 
-Rows are recorded a hundred at a time, each hundred in one transaction. A connection that breaks leaves whole hundreds;
-the same rows sent again find their orders.
+Rows are recorded while they are read, a hundred in one transaction; the reports follow when all is read, since most
+clients do not listen while they speak. A connection that breaks leaves whole hundreds; sent again, they are found.
 """
 
 from __future__ import annotations
@@ -11,9 +11,9 @@ from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
 import orjson
-from fastapi import APIRouter, Query, Request
-from fastapi.responses import StreamingResponse
+from fastapi import APIRouter, Query, Request, Response
 from pydantic import ValidationError
+from starlette.requests import ClientDisconnect
 
 from services.order import intake
 from services.order.intake import OrderBody, Placed
@@ -25,10 +25,14 @@ from shared.problems import Problem, invalid
 from shared.telemetry import log
 
 CHUNK = 100
+MAX_ROWS = 50_000
 
 OnError = Annotated[
     Literal["skip", "stop"], Query(description="what a row that is not accepted does to the rows after it")
 ]
+
+
+_SKIPPED = Problem(424, "Not processed", "an earlier row was not accepted", code="not_processed")
 
 
 @dataclass(frozen=True)
@@ -37,41 +41,59 @@ class Row:
     body: OrderBody | Problem
 
 
+class _NotPlacedError(Exception):
+    """With ``stop``, a row whose reference is in use: the rows after it must not be placed."""
+
+    def __init__(self, number: int, problem: Problem):
+        self.number, self.problem = number, problem
+
+
 def routes(database: Database, settings: OrderSettings) -> APIRouter:
     router = APIRouter()
 
     @router.post(
-        "/orders/bulk", summary="Place many orders: NDJSON, one order a line; a report a line", status_code=200,
-        response_class=StreamingResponse, openapi_extra={"x-streamed": True},
+        "/orders/bulk", summary="Place many orders: NDJSON, one order a line; a report a line",
+        openapi_extra={"x-streamed": True},
     )  # fmt: skip
     async def place_many(
         request: Request, principal: Annotated[Principal, requires("orders:write")], on_error: OnError = "skip"
-    ) -> StreamingResponse:
-        reports = _reports(request, principal, database, settings, stop=on_error == "stop")
-        return StreamingResponse(reports, media_type="application/x-ndjson")
+    ) -> Response:
+        try:
+            reports = await _place(request, principal, database, settings, stop=on_error == "stop")
+        except ClientDisconnect:
+            log.info("the sender of bulk orders went away")
+            reports = []
+        return Response(b"".join(reports), media_type="application/x-ndjson")
 
     return router
 
 
-async def _reports(
+async def _place(
     request: Request, principal: Principal, database: Database, settings: OrderSettings, *, stop: bool
-) -> AsyncGenerator[bytes, None]:
+) -> list[bytes]:
     chunk: list[Row] = []
+    reports: list[bytes] = []
     stopped = False
+
+    async def take() -> None:
+        nonlocal stopped
+        outcomes = await _outcomes(chunk, database, settings, stop=stop)
+        stopped = stop and not all(isinstance(outcome, Placed) for outcome in outcomes)
+        reports.extend(_report(row.number, outcome) for row, outcome in zip(chunk, outcomes, strict=True))
+        chunk.clear()
+
     async for number, line in _lines(request):
+        if number > MAX_ROWS:
+            chunk.append(Row(number, Problem(413, "Too many rows", f"rows from here on are not read: send {MAX_ROWS}")))
+            break
         if stopped:
-            yield _report(
-                number, Problem(424, "Not processed", "an earlier row was not accepted", code="not_processed")
-            )
+            reports.append(_report(number, _SKIPPED))
             continue
         chunk.append(Row(number, _read(line, principal)))
         if len(chunk) == CHUNK:
-            async for report, accepted in _take(chunk, database, settings, stop=stop):
-                stopped = stopped or not accepted
-                yield report
-            chunk = []
-    async for report, _ in _take(chunk, database, settings, stop=stop):
-        yield report
+            await take()
+    await take()
+    return reports
 
 
 async def _lines(request: Request) -> AsyncGenerator[tuple[int, bytes], None]:
@@ -103,15 +125,6 @@ def _read(line: bytes, principal: Principal) -> OrderBody | Problem:
         return problem
 
 
-async def _take(
-    rows: Sequence[Row], database: Database, settings: OrderSettings, *, stop: bool
-) -> AsyncGenerator[tuple[bytes, bool], None]:
-    """Record what is acceptable and report on all rows, in order; with ``stop`` only those before the first bad one."""
-    outcomes = await _outcomes(rows, database, settings, stop=stop)
-    for row, outcome in zip(rows, outcomes, strict=True):
-        yield _report(row.number, outcome), isinstance(outcome, Placed)
-
-
 async def _outcomes(
     rows: Sequence[Row], database: Database, settings: OrderSettings, *, stop: bool
 ) -> list[Placed | Problem]:
@@ -123,12 +136,17 @@ async def _outcomes(
             outcomes |= {n: problem for (n, _), problem in zip(good, problems, strict=True) if problem is not None}
             if stop and outcomes:
                 first = min(outcomes)
-                skipped = Problem(424, "Not processed", f"row {first} was not accepted", code="not_processed")
-                outcomes |= {row.number: skipped for row in rows if row.number > first}
+                outcomes |= {row.number: _SKIPPED for row in rows if row.number > first}
             accepted = [(number, body) for number, body in good if number not in outcomes]
             if accepted:
                 placed = await intake.place(tx, [body for _, body in accepted], settings)
-                outcomes |= {number: one for (number, _), one in zip(accepted, placed, strict=True)}
+                for (number, _), one in zip(accepted, placed, strict=True):
+                    if stop and isinstance(one, Problem):
+                        raise _NotPlacedError(number, one)
+                    outcomes[number] = one
+    except _NotPlacedError as bad:  # what was placed after it is undone; now without it
+        rows = [Row(row.number, bad.problem) if row.number == bad.number else row for row in rows]
+        return await _outcomes(rows, database, settings, stop=stop)
     except Problem as problem:
         outcomes = {row.number: problem for row in rows}
     except Exception as error:

@@ -345,7 +345,7 @@ def _pay_back(order: Order, amount: Decimal, reason: str, at: datetime) -> list[
     payment = order.payment
     assert payment is not None
     request = _refund(order, payment.payment_id, amount, reason, at)
-    if payment.provider == "card":
+    if not order.prepaid:
         return [request]
     done = PaymentRefunded(  # a channel that was paid pays back itself; there is no provider to ask
         occurred_at=at, order_id=order.order_id, payment_id=payment.payment_id, refund_id=request.refund_id,

@@ -30,8 +30,9 @@ def build(payment_deadline: int) -> Consumers:
             order = orders.by_id[message.event.order_id]
             order.hear(message.event)
             orders.heard.add(order.order_id)
-            orders.happen(tx, order, decide(order, message.event), message)
-            if order.state == "paying":
+            events = decide(order, message.event)
+            orders.happen(tx, order, events, message)
+            if events and order.state == "paying":
                 orders.extend[order.order_id] = payment_deadline
         await store.save(tx, orders)
 

@@ -122,7 +122,7 @@ FROM unnest($1::uuid[], $2::text[], $3::text[], $4::bytea[], $5::smallint[], $6:
             $9::bool[], $10::text[], $11::jsonb[], $13::timestamptz[])
      AS n (order_id, channel, reference, fingerprint, partition, customer_id, currency, expected_total, prepaid, token,
            request, placed_at)
-ORDER BY n.channel, n.reference
+ORDER BY n.channel, n.reference, n.order_id -- of two in one batch the first is placed
 ON CONFLICT (channel, external_reference) DO NOTHING RETURNING order_id
 """
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+
 import typer
 
 from shared.contracts import files
@@ -24,24 +26,18 @@ def flows() -> None:
 @app.command()
 def check() -> None:
     """Fail if a generated file is out of date, or an event is incompatible with the last release."""
-    _fail([*files.stale(), *files.incompatible()])
+    if problems := [*files.stale(), *files.incompatible()]:
+        raise ValueError("\n".join(problems))
 
 
 @app.command()
 def release(version: str) -> None:
     """Keep schemas and examples of VERSION, against which later ones are judged."""
-    try:
-        typer.echo(files.release(version).relative_to(files.ROOT))
-    except ValueError as error:
-        _fail(str(error).splitlines())
-
-
-def _fail(problems: list[str]) -> None:
-    for problem in problems:
-        typer.echo(problem, err=True)
-    if problems:
-        raise typer.Exit(1)
+    typer.echo(files.release(version).relative_to(files.ROOT))
 
 
 if __name__ == "__main__":
-    app()
+    try:
+        app()
+    except ValueError as error:  # what is wrong with the contracts, one a line
+        sys.exit(str(error))

@@ -11,7 +11,6 @@ from collections.abc import AsyncGenerator, Mapping
 from contextlib import asynccontextmanager
 from functools import cache
 from importlib import import_module
-from importlib.util import find_spec
 from typing import Any, cast
 
 from shared.app import Parts
@@ -56,11 +55,10 @@ def all_parts() -> Mapping[str, Parts]:
 async def _assemble_all() -> Mapping[str, Parts]:
     parts: dict[str, Parts] = {}
     for name in SERVICES:
-        if find_spec(f"services.{name}.__main__") is not None:
-            assemble = import_module(f"services.{name}.__main__").assemble
-            parts[name] = await assemble(_settings(assemble), EmptyDatabase())
-            if (close := parts[name].close) is not None:
-                await close()
+        assemble = import_module(f"services.{name}.__main__").assemble
+        parts[name] = await assemble(_settings(assemble), EmptyDatabase())
+        if (close := parts[name].close) is not None:
+            await close()
     return parts
 
 

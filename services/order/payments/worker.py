@@ -40,9 +40,11 @@ WHERE p.payment_id = r.payment_id AND p.provider_reference IS NOT NULL AND r.ref
 RETURNING r.refund_id, r.order_id, r.amount, p.provider_reference, r.attempts
 """
 
-ASK_PAYMENT_AGAIN = (
-    "UPDATE payments SET due_at = now() + $2 * interval '1 second' WHERE payment_id = $1 AND due_at IS NOT NULL"
-)
+# Also a payment given up while the call was under way: the call may yet have reached the provider.
+ASK_PAYMENT_AGAIN = """
+UPDATE payments SET due_at = now() + $2 * interval '1 second'
+WHERE payment_id = $1 AND (due_at IS NOT NULL OR state = 'declined')
+"""
 
 ASK_REFUND_AGAIN = (
     "UPDATE refunds SET due_at = now() + $2 * interval '1 second' WHERE refund_id = $1 AND due_at IS NOT NULL"
