@@ -51,7 +51,7 @@ QUERIES: Mapping[str, Mapping[str, str]] = {
 KERNEL = {
     "outbox": "SELECT count(*) AS rows FROM outbox",
     "offsets": "SELECT * FROM consumer_offsets",
-    "inbox": "SELECT consumer, count(*) AS events, min(day) AS oldest FROM inbox GROUP BY consumer",
+    "inbox": "SELECT consumer, count(*) AS events FROM inbox GROUP BY consumer",
 }
 
 
@@ -66,6 +66,7 @@ class Logged:
     type: str
     id: str
     sequence: int
+    day: str  # recorded, as in 2026-11-23
 
 
 @dataclass
@@ -108,7 +109,7 @@ async def collect(
             Logged(
                 record.topic, record.partition, record.offset, (record.key or b"").decode(),
                 headers.get("ce_type", b"").decode().split(".")[-2], headers.get("ce_id", b"").decode(),
-                int(headers.get("ce_sequence", b"0")),
+                int(headers.get("ce_sequence", b"0")), headers.get("ce_time", b"")[:10].decode(),
             )
         )  # fmt: skip
     return Evidence(

@@ -112,13 +112,11 @@ class Replay:
 
     async def _undo(self) -> None:
         """Cancel what cancellation rows undo: one command per cancellation and order, in the order of time."""
+        sold = {reference for reference, one in self.placed.items() if one["state"] in ("confirmed", "cancelled")}
+        planning.match(self._plan, sold)
         commands: dict[str, dict[str, list[Undo]]] = defaultdict(lambda: defaultdict(list))
         for undo in self._plan.undos:
-            order = self.placed.get(undo.order.reference)
-            if order is None or order["state"] not in ("confirmed", "cancelled"):
-                self._plan.aside["cancellation of an order that was refused"] += 1
-            else:
-                commands[undo.order.reference][undo.row.invoice].append(undo)
+            commands[undo.order.reference][undo.row.invoice].append(undo)
         task = self._progress.add_task("cancellations", total=sum(len(one) for one in commands.values()))
         limit = asyncio.Semaphore(12)
 
@@ -129,7 +127,6 @@ class Replay:
                     self._progress.advance(task)
 
         await asyncio.gather(*(cancel(reference) for reference in commands))
-        self._plan.undos = [undo for of_order in commands.values() for undos in of_order.values() for undo in undos]
 
     async def _cancel(self, reference: str, invoice: str, undos: Sequence[Undo]) -> None:
         body = {
@@ -230,7 +227,7 @@ async def replay(path: Path, stock: Stock) -> int:
     digest = hashlib.sha256(b"".join(hashlib.sha256(file.read_bytes()).digest() for file in found)).hexdigest()[:16]
     plan = planning.make(row for file in found for row in rows.read(file))
     console.print(
-        f"{plan.rows:,} rows in {len(found)} file(s): {len(plan.orders):,} orders, {len(plan.undos):,} undone rows"
+        f"{plan.rows:,} rows in {len(found)} file(s): {len(plan.orders):,} orders, {len(plan.cancellations):,} cancellations"
     )
     columns = (TextColumn("{task.description:<20}"), BarColumn(30), MofNCompleteColumn(), TimeElapsedColumn())
     async with Platform.connect() as platform:

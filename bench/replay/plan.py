@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Iterable
+from collections.abc import Container, Iterable
 from dataclasses import dataclass, field
 from decimal import Decimal
 from typing import Any
@@ -81,9 +81,10 @@ class Undo:
 
 @dataclass
 class Plan:
-    """Every row is in ``orders``, in ``undos``, or counted in ``aside``."""
+    """Every row is in ``orders``, in ``cancellations`` until matched, then in ``undos``, or counted in ``aside``."""
 
     orders: list[Order] = field(default_factory=list[Order])
+    cancellations: list[Row] = field(default_factory=list[Row])
     undos: list[Undo] = field(default_factory=list[Undo])
     aside: Counter[str] = field(default_factory=Counter[str])
     rows: int = 0
@@ -111,17 +112,16 @@ class Plan:
 
 
 def make(rows: Iterable[tuple[str, Row | None]]) -> Plan:
-    """Group purchases into orders and match cancellations; rows in the order of the files."""
+    """Group purchases into orders; cancellations wait for ``match``. Rows come in the order of the files."""
     plan = Plan()
     orders: dict[tuple[str, str | None], Order] = {}
     invoices: Counter[str] = Counter()
-    cancellations: list[Row] = []
     for what, row in rows:
         plan.rows += 1
         if row is None or what not in (PURCHASE, CANCELLATION):
             plan.aside[what] += 1
         elif what == CANCELLATION:
-            cancellations.append(row)
+            plan.cancellations.append(row)
         else:
             key = (row.invoice, row.customer)
             if key not in orders:
@@ -135,20 +135,22 @@ def make(rows: Iterable[tuple[str, Row | None]]) -> Plan:
             plan.set_aside(order, f"an order of more than {MAX_LINES} lines")
         else:
             plan.orders.append(order)
-    _match(plan, cancellations)
     return plan
 
 
-def _match(plan: Plan, cancellations: Iterable[Row]) -> None:
-    """A cancellation undoes the latest earlier purchase of its customer and SKU that has enough left."""
+def match(plan: Plan, confirmed: Container[str]) -> None:
+    """A cancellation undoes the latest earlier purchase of its customer and SKU that has enough left.
+
+    ``confirmed`` are the references of the orders that came about: a refused one has nothing to undo.
+    """
     bought: dict[tuple[str, str], list[tuple[Order, int]]] = defaultdict(list)
     for order in plan.orders:
         for number, line in enumerate(order.lines, 1):
-            if line.row.customer:
+            if line.row.customer and order.reference in confirmed:
                 bought[line.row.customer, line.row.sku].append((order, number))
     for purchases in bought.values():
         purchases.sort(key=lambda one: (one[0].lines[one[1] - 1].row.at, one[0].reference, one[1]))
-    for row in sorted(cancellations, key=lambda one: one.at):
+    for row in sorted(plan.cancellations, key=lambda one: one.at):
         if row.customer is None:
             plan.aside["cancellation by an unknown customer"] += 1
             continue
@@ -160,3 +162,4 @@ def _match(plan: Plan, cancellations: Iterable[Row]) -> None:
                 break
         else:
             plan.aside["cancellation without an earlier purchase to undo"] += 1
+    plan.cancellations = []

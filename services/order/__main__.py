@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from services.order import handlers, knowledge
+from services.order import handlers, knowledge, views
 from services.order.api import routes
 from services.order.payments import webhooks
 from services.order.payments.sandbox import SandboxProvider
@@ -20,11 +20,21 @@ async def assemble(settings: OrderSettings, database: Database) -> Parts:
     )
     payments = PaymentWorker(database, provider)
     signals.payments_due = payments.calling.wake
-    retiring = Worker("retire sealing keys", lambda: knowledge.retire_keys(database), every=60)
+
+    async def observe() -> bool:
+        async with database.reading() as db:
+            await views.observe(db)
+        return False
+
     return Parts(
         handlers.build(settings.payment_deadline),
         [*routes(database, settings), webhooks.routes(database, provider)],
-        [payments.calling, payments.storing, retiring],
+        [
+            payments.calling,
+            payments.storing,
+            Worker("retire sealing keys", lambda: knowledge.retire_keys(database), every=60),
+            Worker("observe states", observe, every=5),
+        ],
         payments.close,
     )
 

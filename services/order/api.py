@@ -35,8 +35,8 @@ Prefer = Annotated[str | None, Header(description="`wait=2`: answer with the out
 
 
 class CancelledUnits(Body):
-    line: Annotated[int, Field(ge=1, le=MAX_LINES)]
-    quantity: Annotated[int, Field(ge=1, le=MAX_UNITS)]
+    line: Annotated[int, Field(ge=1, le=MAX_LINES, strict=True)]
+    quantity: Annotated[int, Field(ge=1, le=MAX_UNITS, strict=True)]
 
 
 class Cancellation(Body):
@@ -162,7 +162,7 @@ async def _settled(database: Database, order_id: UUID, seconds: float) -> None:
     until = time.monotonic() + seconds
     while (left := until - time.monotonic()) > 0:
         async with database.reading() as db:
-            if await views.state(db, order_id) not in OPEN:
+            if await views.state_of(db, order_id) not in OPEN:
                 return
         await signals.wait(order_id, min(left, 0.25))
 

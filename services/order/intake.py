@@ -17,6 +17,7 @@ from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, model_validato
 
 from services.order import knowledge, store
 from services.order.settings import OrderSettings
+from shared import bodies
 from shared.auth import Principal
 from shared.events.order import BuyerSealed, Destination, OrderLine, OrderPlaced
 from shared.messages import Cause
@@ -34,8 +35,8 @@ MAX_UNITS = 1_000_000
 Text = Annotated[str, Field(min_length=1, max_length=200)]
 
 
-class Body(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
+class Body(bodies.Body):
+    model_config = ConfigDict(frozen=True)
 
 
 class LineBody(Body):
@@ -87,7 +88,7 @@ class OrderBody(Body):
     recipient: RecipientBody
     lines: Annotated[list[LineBody], Field(min_length=1, max_length=MAX_LINES)]
     coupon: Annotated[str, Field(min_length=1, max_length=64)] | None = None
-    points: Annotated[int, Field(ge=0, le=100_000_000)] = 0
+    points: Annotated[int, Field(ge=0, le=100_000_000, strict=True)] = 0
     expected_total: Annotated[Decimal, Field(ge=0, max_digits=15, decimal_places=3)] | None = Field(
         default=None, description="what the buyer was shown; another price rejects the order"
     )

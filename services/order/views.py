@@ -10,6 +10,7 @@ from uuid import UUID
 from pydantic import BaseModel
 
 from shared.postgres import Connection
+from shared.telemetry import PROCESS_STATES
 
 ORDER = """
 SELECT o.order_id, o.channel, o.external_reference, o.state, o.reason, o.version, o.customer_id, o.recipient_id,
@@ -33,6 +34,8 @@ ORDER BY order_id DESC LIMIT $6
 """
 
 STATE = "SELECT state FROM orders WHERE order_id = $1"
+
+OPEN_COUNTS = "SELECT state, count(*) AS orders FROM orders WHERE deadline_at IS NOT NULL GROUP BY state"
 
 COUNTS = "SELECT state, count(*) AS orders FROM orders GROUP BY state"
 
@@ -138,9 +141,17 @@ async def orders(
     return [Summary(**row) for row in await db.fetch(LIST, after, state, channel, customer_id, reference, limit)]
 
 
-async def state(db: Connection, order_id: UUID) -> str | None:
+async def state_of(db: Connection, order_id: UUID) -> str | None:
     return await db.fetchval(STATE, order_id)
 
 
 async def counts(db: Connection) -> dict[str, int]:
     return {row["state"]: row["orders"] for row in await db.fetch(COUNTS)}
+
+
+async def observe(db: Connection) -> None:
+    """Show how many orders are open, by state; the index of deadlines makes this cheap however many have ended."""
+    counts = dict.fromkeys(("placed", "paying"), 0)
+    counts |= {row["state"]: row["orders"] for row in await db.fetch(OPEN_COUNTS)}
+    for state, number in counts.items():
+        PROCESS_STATES.labels("order", state).set(number)
