@@ -118,7 +118,7 @@ def build_app(name: str, routes: Sequence[APIRouter], health: Health, lifespan: 
     """The HTTP side of a service: its routes, health and metrics. Only these two are open."""
     app = FastAPI(
         title=f"Isthmus {name}", version="1", lifespan=lifespan, docs_url=None, redoc_url=None, openapi_url=None,
-        default_response_class=JSONResponse,
+        default_response_class=JSONResponse, redirect_slashes=False,
     )  # fmt: skip
     problems.install(app)
     app.include_router(_operations(health))

@@ -10,10 +10,13 @@ from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from shared import problems
+from shared.problems import Problem
 from shared.telemetry import HTTP_SECONDS
 from shared.tracing import Trace, current_trace
 
 MAX_BODY = 2 * 1_048_576  # bytes; the largest order allowed, 2,000 lines, stays well below
+
+NUL = Problem(422, "Invalid input", "no name contains a NUL character", code="invalid")
 
 
 class TooLargeError(HTTPException):
@@ -58,6 +61,8 @@ class Around:
             announced = headers.get(b"content-length", b"0")
             if limit is not None and announced.isdigit() and int(announced) > limit:
                 raise TooLargeError
+            if "\0" in scope["path"] or b"%00" in scope["query_string"]:
+                return await NUL.response()(scope, receive, observed)
             await self._app(scope, limited, observed)
         except TooLargeError as error:
             await problems.from_http(error).response()(scope, receive, observed)

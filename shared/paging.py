@@ -38,6 +38,14 @@ def decode(cursor: str | None, parts: int) -> Sequence[Any] | None:
     except ValueError:
         position = None
     if not isinstance(position, list) or len(position) != parts:  # pyright: ignore[reportUnknownArgumentType]
-        raise Problem(422, "Invalid input", "the cursor is none that was given out", code="invalid",
-                      errors=[{"field": "cursor", "message": "not a cursor"}])  # fmt: skip
+        raise not_a_cursor()
+    if any(isinstance(part, str) and "\0" in part for part in position):  # pyright: ignore[reportUnknownVariableType]
+        raise not_a_cursor()
     return position  # pyright: ignore[reportUnknownVariableType]
+
+
+def not_a_cursor() -> Problem:
+    return Problem(
+        422, "Invalid input", "the cursor is none that was given out", code="invalid",
+        errors=[{"field": "cursor", "message": "not a cursor"}],
+    )  # fmt: skip

@@ -227,7 +227,8 @@ async def replay(path: Path, stock: Stock) -> int:
     digest = hashlib.sha256(b"".join(hashlib.sha256(file.read_bytes()).digest() for file in found)).hexdigest()[:16]
     plan = planning.make(row for file in found for row in rows.read(file))
     console.print(
-        f"{plan.rows:,} rows in {len(found)} file(s): {len(plan.orders):,} orders, {len(plan.cancellations):,} cancellations"
+        f"{plan.rows:,} rows in {len(found)} file(s): {len(plan.orders):,} orders, "
+        f"{len(plan.cancellations):,} cancellations"
     )
     columns = (TextColumn("{task.description:<20}"), BarColumn(30), MofNCompleteColumn(), TimeElapsedColumn())
     async with Platform.connect() as platform:

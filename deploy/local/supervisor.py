@@ -210,9 +210,12 @@ def main() -> None:
     if os.fork():  # whoever started us is not our parent: it neither waits for us nor takes us along
         os._exit(0)
     os.setsid()
-    lock = try_lock(directory)
-    if lock is None:
-        return
+    lock, until = try_lock(directory), time.monotonic() + 2
+    while lock is None:  # whoever asks whether a supervisor lives holds it for a moment
+        if time.monotonic() > until:
+            return
+        time.sleep(0.01)
+        lock = try_lock(directory)
     end_leftovers(directory)
     identity = Identity.of(os.getpid())
     assert identity is not None

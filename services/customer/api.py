@@ -19,7 +19,7 @@ from services.customer.commands import Command
 from services.customer.decisions import Customer
 from services.customer.keyring import Keyring
 from services.customer.people import Masks
-from shared import idempotency, paging
+from shared import bodies, idempotency, paging
 from shared.auth import Principal, requires
 from shared.commands import command_cause
 from shared.paging import Cursor, Limit, Page
@@ -38,8 +38,8 @@ IdempotencyKey = Annotated[str, Header(min_length=1, max_length=200, description
 NOBODY = UUID(int=0)
 
 
-class Body(BaseModel):
-    model_config = ConfigDict(extra="forbid", str_max_length=500)
+class Body(bodies.Body):
+    model_config = ConfigDict(str_max_length=500)
 
 
 class NewCustomer(Body):
@@ -74,7 +74,7 @@ class Consent(Body):
 
 
 class Goodwill(Body):
-    points: Annotated[int, Field(ge=-1_000_000_000, le=1_000_000_000, description="the difference, as in -300")]
+    points: Annotated[int, Field(ge=-1_000_000_000, le=1_000_000_000, strict=True, description="the difference, as in -300")]
     reason: Text
     occurred_at: AwareDatetime | None = None
 

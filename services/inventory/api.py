@@ -12,7 +12,7 @@ from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, model_validato
 
 from services.inventory import commands, master
 from services.inventory.commands import Movement
-from shared import idempotency, paging
+from shared import bodies, idempotency, paging
 from shared.auth import Principal, requires
 from shared.commands import command_cause
 from shared.events.inventory import ItemRegistered
@@ -24,12 +24,12 @@ from shared.problems import Problem
 Sku = Annotated[str, Field(min_length=1, max_length=64, pattern=r"^[^\s/]([^/]*[^\s/])?$")]
 Code = Annotated[str, Field(min_length=1, max_length=32, pattern=r"^\S+$")]
 Country = Annotated[str, Field(pattern=r"^[A-Z]{2}$", description="ISO 3166 alpha-2")]
-Quantity = Annotated[int, Field(ge=1, le=1_000_000_000)]
+Quantity = Annotated[int, Field(ge=1, le=1_000_000_000, strict=True)]
 IdempotencyKey = Annotated[str, Header(min_length=1, max_length=200, description="sent again, finds the first answer")]
 
 
-class Body(BaseModel):
-    model_config = ConfigDict(extra="forbid", str_max_length=500)
+class Body(bodies.Body):
+    model_config = ConfigDict(str_max_length=500)
 
 
 class Warehouse(Body):
@@ -81,7 +81,7 @@ class Receipts(Body):
 class Adjustment(Body):
     sku: Sku
     warehouse: Code
-    quantity: Annotated[int, Field(ge=-1_000_000_000, le=1_000_000_000, description="the difference, as in -3")]
+    quantity: Annotated[int, Field(ge=-1_000_000_000, le=1_000_000_000, strict=True, description="the difference, as in -3")]
     reason: Annotated[str, Field(min_length=1)]
 
     @model_validator(mode="after")
@@ -233,8 +233,10 @@ def _stock(database: Database) -> APIRouter:
         sku: str, _: Annotated[Principal, requires("stock:read")], cursor: Cursor = None, limit: Limit = 100
     ) -> Page[dict[str, Any]]:
         (after,) = paging.decode(cursor, 1) or (0,)
+        if not isinstance(after, int) or not 0 <= after < 2**63:
+            raise paging.not_a_cursor()
         async with database.reading() as db:
-            rows = await master.list_movements(db, sku, int(after), limit)
+            rows = await master.list_movements(db, sku, after, limit)
         items = [dict(row) for row in rows]
         return Page(items=items, next=paging.encode(items[-1]["id"]) if len(items) == limit else None)
 

@@ -31,6 +31,7 @@ class Movement:
 
 async def register_items(tx: Tx, items: Sequence[ItemRegistered], cause: Cause) -> int:
     """Create or replace products; those that are already so stay untouched. Returns how many changed."""
+    await master.lock_master(tx)
     known = await master.lock(tx, [item.sku for item in items])
     changed = [item for item in items if known.get(item.sku) is None or known[item.sku].differs(item)]
     for item in changed:
@@ -97,7 +98,8 @@ async def _average_costs(tx: Tx, stock: Stock, movements: Sequence[Movement], at
                 errors=[{"field": "lines.currency", "message": "another currency"}],
             )  # fmt: skip
         before = on_hand[movement.sku]
-        value = before * (item.unit_cost or movement.unit_cost) + movement.quantity * movement.unit_cost
+        kept = movement.unit_cost if item.unit_cost is None else item.unit_cost
+        value = before * kept + movement.quantity * movement.unit_cost
         on_hand[movement.sku] = before + movement.quantity
         item.unit_cost = (value / on_hand[movement.sku]).quantize(Decimal("0.000001"))
         item.cost_currency = movement.currency

@@ -19,6 +19,9 @@ SELECT sku, name, category, supplier, unit, weight, tax_class, active, unit_cost
 FROM items WHERE sku = ANY($1::text[]) ORDER BY sku FOR NO KEY UPDATE
 """
 
+# One registration at a time: a product that is not there yet has no row to lock.
+LOCK_MASTER = "SELECT pg_advisory_xact_lock(hashtext('isthmus.items'))"
+
 SAVE_ITEMS = """
 INSERT INTO items (sku, name, category, supplier, unit, weight, tax_class, active, version)
 SELECT n.*, 1
@@ -88,6 +91,10 @@ class Item:
     def differs(self, item: ItemRegistered) -> bool:
         wanted = item.model_dump(exclude={"occurred_at"})
         return any(getattr(self, name) != value for name, value in wanted.items())
+
+
+async def lock_master(tx: Tx) -> None:
+    await tx.db.execute(LOCK_MASTER)
 
 
 async def lock(tx: Tx, skus: Sequence[str]) -> dict[str, Item]:

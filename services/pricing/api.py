@@ -147,7 +147,7 @@ def _prices(database: Database) -> APIRouter:
 def _price_cursor(cursor: str | None) -> tuple[str, datetime]:
     price_list, since = paging.decode(cursor, 2) or ("", EPOCH.isoformat())
     try:
-        return str(price_list), datetime.fromisoformat(since)
-    except (TypeError, ValueError) as error:
+        return str(price_list), datetime.fromisoformat(since).astimezone(UTC)
+    except (TypeError, ValueError, OverflowError) as error:
         raise Problem(422, "Invalid input", "the cursor is none that was given out", code="invalid",
                       errors=[{"field": "cursor", "message": "not a cursor"}]) from error  # fmt: skip

@@ -1,0 +1,25 @@
+"""What every request body keeps to: no unknown fields, and nothing that Postgres could not store."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, field_validator
+
+EARLIEST, LATEST = datetime(1970, 1, 1, tzinfo=UTC), datetime(9000, 1, 1, tzinfo=UTC)
+
+
+class Body(BaseModel):
+    """The base of request bodies: what cannot be stored is refused at the door, by field, and not by the database."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    @field_validator("*")
+    @classmethod
+    def _storable(cls, value: Any) -> Any:
+        if isinstance(value, str) and "\0" in value:
+            raise ValueError("a NUL character cannot be stored")
+        if isinstance(value, datetime) and value.tzinfo is not None and not EARLIEST <= value <= LATEST:
+            raise ValueError(f"a time from {EARLIEST:%Y} to {LATEST:%Y} is expected")
+        return value
