@@ -15,7 +15,7 @@ from typing import Any
 import asyncpg
 import typer
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
 from bench import invariants, plant, shop
@@ -24,6 +24,8 @@ from bench.shop import Buying, Shop
 from deploy.local.errors import StackError
 
 console = Console(highlight=False, soft_wrap=True)
+if not console.is_terminal:
+    console.width = 110  # a log has room
 
 REACHED = """
 SELECT t.order_id::text, t.recorded_at FROM timeline t JOIN orders o USING (order_id)

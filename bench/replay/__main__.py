@@ -221,7 +221,7 @@ def _list_refusals(refused: Sequence[Order], outcome: dict[str, dict[str, Any] |
                       f"{one['reason'] if one else ''}")  # fmt: skip
 
 
-async def replay(path: Path, stock: Stock) -> int:
+async def replay(path: Path, stock: Stock, directory: Path) -> int:
     started = time.monotonic()
     found = rows.files(path)
     digest = hashlib.sha256(b"".join(hashlib.sha256(file.read_bytes()).digest() for file in found)).hexdigest()[:16]
@@ -231,7 +231,7 @@ async def replay(path: Path, stock: Stock) -> int:
         f"{len(plan.cancellations):,} cancellations"
     )
     columns = (TextColumn("{task.description:<20}"), BarColumn(30), MofNCompleteColumn(), TimeElapsedColumn())
-    async with Platform.connect() as platform:
+    async with Platform.connect(directory) as platform:
         with Progress(*columns, console=console) as progress:
             run = Replay(platform, plan, stock, digest, progress)
             await run.run()
@@ -248,12 +248,13 @@ async def replay(path: Path, stock: Stock) -> int:
 def main(
     path: Annotated[Path, typer.Argument(help="a .csv or .csv.gz file, or a folder of them")],
     stock: str = typer.Option("ample", help="ample: all that was bought is there; scarce: part of it"),
+    stack: Annotated[Path, typer.Option(help="directory of the running stack")] = DEFAULT,
 ) -> None:
     """Replay past orders through the platform, and account for every row."""
     try:
         if stock not in ("ample", "scarce"):
             raise PlatformError(f"--stock is ample or scarce, not {stock}")
-        sys.exit(asyncio.run(replay(path, stock)))
+        sys.exit(asyncio.run(replay(path, stock, stack)))
     except (rows.FormatError, PlatformError, StackError) as error:
         console.print(f"[red]{error}[/]")
         sys.exit(1)
