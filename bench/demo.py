@@ -99,14 +99,10 @@ async def crowd(
     """Send orders at ``rate`` a second; optionally kill -9 each service once meanwhile."""
     started = time.monotonic()
     before = await platform.counts()
-    columns = (
-        SpinnerColumn(),
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeElapsedColumn(),
-    )
-    with Progress(*columns, TextColumn("{task.fields[note]}"), console=console) as progress:
+    with Progress(
+        TextColumn("{task.description:<28}"), BarColumn(16), MofNCompleteColumn(), TimeElapsedColumn(),
+        TextColumn("{task.fields[note]}"), console=console,
+    ) as progress:  # fmt: skip
         sending = progress.add_task(f"{title}: sent", total=len(buyings), note="")
         ending = progress.add_task(f"{title}: settled", total=len(buyings), note="")
 

@@ -12,7 +12,7 @@ import httpx2
 from fastapi import Request, Security
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer, SecurityScopes
 from joserfc import jwt
-from joserfc.errors import JoseError
+from joserfc.errors import InvalidKeyIdError, JoseError
 from joserfc.jwk import KeySet
 
 from shared.problems import Problem
@@ -68,7 +68,7 @@ class Authenticator:
             try:
                 decoded = jwt.decode(token, keys, algorithms=ALGORITHMS)
                 self._claims.validate(decoded.claims)
-            except ValueError as error:
+            except (ValueError, InvalidKeyIdError) as error:
                 if attempt == "with the keys at hand" and time.monotonic() - self._fetched_at > 1.0:
                     continue  # signed with a key we have not heard of: the issuer may have rotated
                 raise _unauthorized(str(error)) from error

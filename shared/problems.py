@@ -51,7 +51,9 @@ def field_name(location: Sequence[int | str]) -> str:
 
 def from_http(error: HTTPException) -> Problem:
     """What the framework raises, in our form."""
-    title = {400: "Bad request", 404: "Not found", 405: "Method not allowed", 413: "Body too large"}.get(error.status_code, "Error")
+    title = {400: "Bad request", 404: "Not found", 405: "Method not allowed", 413: "Body too large"}.get(
+        error.status_code, "Error"
+    )
     return Problem(error.status_code, title, str(error.detail), headers=dict(error.headers) if error.headers else None)
 
 

@@ -74,7 +74,9 @@ class Consent(Body):
 
 
 class Goodwill(Body):
-    points: Annotated[int, Field(ge=-1_000_000_000, le=1_000_000_000, strict=True, description="the difference, as in -300")]
+    points: Annotated[
+        int, Field(ge=-1_000_000_000, le=1_000_000_000, strict=True, description="the difference, as in -300")
+    ]
     reason: Text
     occurred_at: AwareDatetime | None = None
 

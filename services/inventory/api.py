@@ -81,7 +81,9 @@ class Receipts(Body):
 class Adjustment(Body):
     sku: Sku
     warehouse: Code
-    quantity: Annotated[int, Field(ge=-1_000_000_000, le=1_000_000_000, strict=True, description="the difference, as in -3")]
+    quantity: Annotated[
+        int, Field(ge=-1_000_000_000, le=1_000_000_000, strict=True, description="the difference, as in -3")
+    ]
     reason: Annotated[str, Field(min_length=1)]
 
     @model_validator(mode="after")
