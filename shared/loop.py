@@ -107,7 +107,7 @@ class ConsumerLoop:
                 if not self._placed:
                     await self._place(kafka)
                     continue  # what was fetched came from before the seek
-                records = [record for record in fetched if self._is_next(record)]
+                records = self._following(fetched)
                 if records:
                     await self._take(records)
                 await self._after_poll(kafka)
@@ -133,20 +133,30 @@ class ConsumerLoop:
             if new:
                 await progress.start(tx.db, self.name, {place: begin[place] for place in new})
                 known = await progress.load(tx.db, self.name)
-        self._positions = {place: known[place] for place in assigned}
+            lost = {place: known[place] for place in assigned if known[place] < begin[place]}
+            if lost:
+                log.error("retention has deleted what was not consumed", consumer=self.name, next_offsets=str(lost))
+                skipped = {place: Step(at, begin[place], skipped=begin[place] - at) for place, at in lost.items()}
+                await progress.advance(tx.db, self.name, skipped)
+        self._positions = {place: max(known[place], begin[place]) for place in assigned}
         for place, position in self._positions.items():
-            if position < begin[place]:
-                log.error(
-                    "retention has deleted what was not consumed",
-                    consumer=self.name, place=place, next_offset=position, log_start=begin[place],
-                )  # fmt: skip
-            kafka.seek(place, max(position, begin[place]))
+            kafka.seek(place, position)
         self._mark = None
         log.info("partitions assigned", consumer=self.name, partitions=len(assigned))
 
-    def _is_next(self, record: Record) -> bool:
-        place = (record.topic, record.partition)
-        return place in self._positions and record.offset >= self._positions[place]
+    def _following(self, fetched: Sequence[Record]) -> list[Record]:
+        """What follows on what was consumed, without a hole. Raises FencedError where the log seems to have one."""
+        expected = dict(self._positions)
+        following: list[Record] = []
+        for record in fetched:
+            place = (record.topic, record.partition)
+            if place not in expected or record.offset < expected[place]:
+                continue  # fetched before a rebalance or a seek
+            if record.offset > expected[place]:
+                raise FencedError(f"{self.name}: {place} goes on at {record.offset}, expected {expected[place]}")
+            expected[place] = record.offset + 1
+            following.append(record)
+        return following
 
     # -- one batch ------------------------------------------------------------------------------------------------
 

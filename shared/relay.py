@@ -15,11 +15,13 @@ from typing import Any
 import asyncpg
 import orjson
 
-from shared.envelope import headers_for
+from shared.envelope import Headers, headers_for
 from shared.health import Health
 from shared.kafka import KafkaError, MessageSizeTooLargeError, Producer
+from shared.messages import Topic
 from shared.postgres import Connection, Row, is_infrastructure
 from shared.telemetry import OUTBOX_AGE_SECONDS, OUTBOX_ROWS, RELAY_ACTIVE, RELAYED, RETRIES, log
+from shared.topics import ALL_TOPICS
 
 PASS = 1000  # events per pass
 LOCK = "SELECT pg_try_advisory_lock(hashtext('isthmus.relay'))"
@@ -27,6 +29,7 @@ UNSENT = "SELECT * FROM outbox ORDER BY position LIMIT $1"
 SENT = "DELETE FROM outbox WHERE position = ANY($1::bigint[])"
 WAITING = "SELECT count(*) AS rows, coalesce(extract(epoch FROM now() - min(recorded_at)), 0)::float AS age FROM outbox"
 CHANNEL = "isthmus_outbox"
+LIMITS = {topic.name: topic.max_message_bytes for topic in ALL_TOPICS}
 
 
 class Relay:
@@ -132,8 +135,11 @@ class Relay:
             key = (row["aggregatetype"], row["aggregateid"])
             if key in blocked:
                 continue
+            headers = _headers(row)
             try:
-                future = await producer.send(*key, row["payload"], _headers(row))
+                if _size(row, headers) > LIMITS.get(key[0], Topic.max_message_bytes):
+                    raise MessageSizeTooLargeError  # before the broker says so, and later events are under way
+                future = await producer.send(*key, row["payload"], headers)
             except MessageSizeTooLargeError:
                 log.error("event too large for Kafka; its key waits", id=str(row["id"]), topic=key[0], key=key[1],
                           bytes=len(row["payload"]))  # fmt: skip
@@ -160,6 +166,12 @@ class Relay:
 
     def _beat(self) -> None:
         self._health.beat("relay")
+
+
+def _size(row: Row, headers: Headers) -> int:
+    """The bytes of a batch of this record alone, rounded up a little."""
+    content = len(row["payload"]) + len(row["aggregateid"].encode())
+    return content + sum(len(name.encode()) + len(value) + 10 for name, value in headers) + 100
 
 
 def _failed(result: object) -> bool:

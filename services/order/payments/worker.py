@@ -37,7 +37,7 @@ UPDATE refunds AS r SET due_at = now() + $2 * interval '1 second', attempts = r.
 FROM payments p
 WHERE p.payment_id = r.payment_id AND p.provider_reference IS NOT NULL AND r.refund_id IN
       (SELECT refund_id FROM refunds WHERE due_at <= now() ORDER BY due_at LIMIT $1 FOR UPDATE SKIP LOCKED)
-RETURNING r.refund_id, r.order_id, r.amount, p.provider_reference, r.attempts
+RETURNING r.refund_id, r.order_id, r.amount, p.provider_reference, r.attempts, r.declines
 """
 
 # Also a payment given up while the call was under way: the call may yet have reached the provider.
@@ -49,6 +49,11 @@ WHERE payment_id = $1 AND (due_at IS NOT NULL OR state = 'declined')
 ASK_REFUND_AGAIN = (
     "UPDATE refunds SET due_at = now() + $2 * interval '1 second' WHERE refund_id = $1 AND due_at IS NOT NULL"
 )
+
+REFUND_DECLINED = """
+UPDATE refunds SET due_at = now() + $2 * interval '1 second', declines = declines + 1
+WHERE refund_id = $1 AND due_at IS NOT NULL
+"""
 
 
 @dataclass(frozen=True)
@@ -133,18 +138,22 @@ class PaymentWorker:
     async def _ask_refund(self, row: Row) -> None:
         refund_id: UUID = row["refund_id"]
         amount: Decimal = row["amount"]
+        # A no is final for its key: asked again with the same one, the provider would repeat it for ever.
+        key = uuid5(refund_id, f"after/{row['declines']}") if row["declines"] else refund_id
         try:
-            done = await self._provider.refund(refund_id, row["provider_reference"], amount)
+            done = await self._provider.refund(key, row["provider_reference"], amount)
         except UnknownOutcomeError as unknown:
             log.warning(
                 "refund outcome unknown", refund_id=str(refund_id), attempt=row["attempts"], reason=str(unknown)
             )
-            done = False
+            await self._again(ASK_REFUND_AGAIN, refund_id, row["attempts"])
+            return
         if done:
             self._outcomes.append(Outcome(row["order_id"], refund_id=refund_id))
             self.storing.wake()
         else:
-            await self._again(ASK_REFUND_AGAIN, refund_id, row["attempts"])
+            log.error("refund declined; tried again later", refund_id=str(refund_id), declines=row["declines"] + 1)
+            await self._again(REFUND_DECLINED, refund_id, row["attempts"])
 
     async def _again(self, query: str, id_: UUID, attempts: int) -> None:
         async with self._database.transaction() as tx:
