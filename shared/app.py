@@ -16,7 +16,7 @@ from fastapi import APIRouter, FastAPI, Response
 from fastapi.responses import JSONResponse
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
-from shared import middleware, problems
+from shared import idempotency, middleware, problems
 from shared.auth import Authenticator
 from shared.consume import Consumers
 from shared.health import Health
@@ -154,7 +154,7 @@ def _housekeeping(database: Database, settings: Settings) -> Worker:
     async def turn() -> bool:
         async with database.transaction() as tx:
             await tx.db.execute("SELECT roll_inbox($1)", settings.inbox_days)
-            await tx.db.execute("DELETE FROM idempotency_keys WHERE created_at < now() - interval '30 days'")
+            await idempotency.forget(tx)
         return False
 
     return Worker("housekeeping", turn, every=3600)

@@ -18,7 +18,7 @@ ON CONFLICT DO NOTHING RETURNING true
 """
 ANSWERED = "SELECT fingerprint, answer FROM idempotency_keys WHERE subject = $1 AND key = $2"
 ANSWER = "UPDATE idempotency_keys SET status = $3, answer = $4 WHERE subject = $1 AND key = $2"
-FORGET = "DELETE FROM idempotency_keys WHERE created_at < now() - $1::interval"
+FORGET = "DELETE FROM idempotency_keys WHERE created_at < now() - interval '30 days'"
 
 
 def fingerprint(body: BaseModel) -> bytes:
@@ -49,3 +49,8 @@ async def remember(tx: Tx, subject: str, key: str | None, status: int, answer: M
     """Keep the answer in the transaction of the effect. It must hold no personal data."""
     if key is not None:
         await tx.db.execute(ANSWER, subject, key, status, answer)
+
+
+async def forget(tx: Tx) -> None:
+    """Drop answers older than thirty days: a command sent again after that is a new one."""
+    await tx.db.execute(FORGET)

@@ -45,9 +45,11 @@ class Consumer:
             retry_backoff_ms=100,
         )
 
-    async def start(self, topics: Sequence[str], on_assignment: Callable[[], None]) -> None:
-        """Join the group; ``on_assignment`` is called whenever partitions come or go."""
-        self._kafka.subscribe(list(topics), listener=_Listener(on_assignment))
+    async def start(
+        self, topics: Sequence[str], on_revoked: Callable[[], None], on_assigned: Callable[[], None]
+    ) -> None:
+        """Join the group; the two are called before a rebalance and after it."""
+        self._kafka.subscribe(list(topics), listener=_Listener(on_revoked, on_assigned))
         await self._kafka.start()
 
     async def stop(self) -> None:
@@ -153,14 +155,14 @@ async def create_topics(bootstrap_servers: str, topics: Sequence[Topic[Any]], re
 
 
 class _Listener(ConsumerRebalanceListener):
-    def __init__(self, moved: Callable[[], None]):
-        self._moved = moved
+    def __init__(self, on_revoked: Callable[[], None], on_assigned: Callable[[], None]):
+        self._on_revoked, self._on_assigned = on_revoked, on_assigned
 
     async def on_partitions_revoked(self, revoked: Any) -> None:  # pyright: ignore[reportIncompatibleMethodOverride]
-        self._moved()
+        self._on_revoked()
 
     async def on_partitions_assigned(self, assigned: Any) -> None:  # pyright: ignore[reportIncompatibleMethodOverride]
-        self._moved()
+        self._on_assigned()
 
 
 def _by_place(offsets: Mapping[Any, int]) -> dict[Place, int]:

@@ -66,7 +66,8 @@ class ConsumerLoop:
         self._topics = {topic.name: topic for topic in subscription.topics}
         self._stopping = asyncio.Event()
         self._positions: dict[Place, int] = {}
-        self._placed = False
+        self._placed = self._joined = False
+        self._hole: tuple[Place, int] | None = None
         self._brake = Brake(f"{wiring.service}.{self.name}")
         self._sequences: OrderedDict[tuple[str, str], int] = OrderedDict()
         self._mark: tuple[datetime, dict[Place, int]] | None = None
@@ -99,7 +100,7 @@ class ConsumerLoop:
             max_records=MAX_BATCH,
             poll_ms=POLL_MS,
         )
-        await kafka.start(list(self._topics), self._moved)
+        await kafka.start(list(self._topics), self._revoked, self._assigned)
         try:
             while not self._stopping.is_set():
                 self._beat()
@@ -116,9 +117,12 @@ class ConsumerLoop:
 
     # -- places ---------------------------------------------------------------------------------------------------
 
-    def _moved(self) -> None:
-        """The assignment changed: positions are read anew before anything is taken."""
+    def _revoked(self) -> None:
         self._placed = False
+
+    def _assigned(self) -> None:
+        """Positions are read anew before anything is taken. A member may get no partitions and be well."""
+        self._placed, self._joined = False, True
 
     async def _place(self, kafka: Consumer) -> None:
         """Seek every assigned partition to where the database says it was left."""
@@ -145,14 +149,15 @@ class ConsumerLoop:
         log.info("partitions assigned", consumer=self.name, partitions=len(assigned))
 
     def _following(self, fetched: Sequence[Record]) -> list[Record]:
-        """What follows on what was consumed, without a hole. Raises FencedError where the log seems to have one."""
+        """What follows on what was consumed. Raises FencedError at a hole, unless the log itself has it."""
         expected = dict(self._positions)
         following: list[Record] = []
         for record in fetched:
             place = (record.topic, record.partition)
             if place not in expected or record.offset < expected[place]:
                 continue  # fetched before a rebalance or a seek
-            if record.offset > expected[place]:
+            if record.offset > expected[place] and self._hole != (place, expected[place]):
+                self._hole = (place, expected[place])  # seek again; if it is still there, the log has no more to give
                 raise FencedError(f"{self.name}: {place} goes on at {record.offset}, expected {expected[place]}")
             expected[place] = record.offset + 1
             following.append(record)
@@ -214,7 +219,9 @@ class ConsumerLoop:
         for record in records:
             place = (record.topic, record.partition)
             positions[place] = record.offset + 1
-            steps.setdefault(place, Step(self._positions[place], 0)).new = record.offset + 1
+            step = steps.setdefault(place, Step(self._positions[place], self._positions[place]))
+            step.skipped += record.offset - step.new  # offsets that hold no message for us, if any
+            step.new = record.offset + 1
         messages = [message for message in read if isinstance(message, Message)]
         handled: list[Message[Event]] = []
         poisoned = 0
@@ -320,7 +327,7 @@ class ConsumerLoop:
     async def _unready(self) -> str | None:
         if self._brake.on:
             return "braked: too many dead letters; see the log, mend the release and restart"
-        return None if self._placed else "no partitions assigned yet"
+        return None if self._joined else "has not joined its group yet"
 
     def _beat(self) -> None:
         self._wiring.health.beat(f"consume {self.name}")

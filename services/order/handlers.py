@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from uuid import uuid5
-
 from services.order import knowledge, store
 from services.order.decisions import decide, expire
 from shared.consume import Consumers, Due
 from shared.events.customer import IdentificationEvent, SealingKeyEvent
 from shared.events.inventory import HoldEvent, ItemEvent
 from shared.events.pricing import QuoteEvent
-from shared.messages import Batch, Cause
+from shared.messages import Batch
 from shared.postgres import Tx
 from shared.topics import HOLDS, IDENTIFICATIONS, ITEMS, QUOTES, SEALING_KEYS
 
@@ -42,7 +40,7 @@ def build(payment_deadline: int) -> Consumers:
         overdue = await store.overdue(tx, due.until, due.partitions, EXPIRE_AT_ONCE)
         orders = await store.load(tx, overdue)
         for order in orders.by_id.values():
-            cause = Cause(id=uuid5(order.order_id, f"deadline/{order.version}"), correlation_id=str(order.order_id))
+            cause = orders.cause(order.order_id, f"deadline/{order.version}")
             orders.happen(tx, order, expire(order, due.until), cause)
             orders.extend[order.order_id] = CLOSE_AGAIN_AFTER
         await store.save(tx, orders)

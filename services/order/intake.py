@@ -116,9 +116,9 @@ class Placed:
 
 INSERT_ORDERS = """
 INSERT INTO orders (order_id, channel, external_reference, fingerprint, partition, state, version, customer_id,
-                    currency, expected_total, prepaid, payment_token, request, placed_at, deadline_at)
+                    currency, expected_total, prepaid, payment_token, request, placed_at, traceparent, deadline_at)
 SELECT n.order_id, n.channel, n.reference, n.fingerprint, n.partition, 'placed', 1, n.customer_id, n.currency,
-       n.expected_total, n.prepaid, n.token, n.request, n.placed_at, now() + $12 * interval '1 second'
+       n.expected_total, n.prepaid, n.token, n.request, n.placed_at, $14, now() + $12 * interval '1 second'
 FROM unnest($1::uuid[], $2::text[], $3::text[], $4::bytea[], $5::smallint[], $6::uuid[], $7::text[], $8::numeric[],
             $9::bool[], $10::text[], $11::jsonb[], $13::timestamptz[])
      AS n (order_id, channel, reference, fingerprint, partition, customer_id, currency, expected_total, prepaid, token,
@@ -177,7 +177,7 @@ async def place(tx: Tx, bodies: Sequence[OrderBody], settings: OrderSettings) ->
     if key is None:
         raise Problem(503, "Not ready", "the customer service has not published a sealing key yet",
                       headers={"Retry-After": "2"})  # fmt: skip
-    now = datetime.now(UTC)
+    now, trace = datetime.now(UTC), current_trace.get() or Trace.new()
     prints = [fingerprint(body, settings.fingerprint_key) for body in bodies]
     events = [_event(body, UUID(str(uuid_utils.uuid7())), body.placed_at or now) for body in bodies]
     rows = [
@@ -191,9 +191,9 @@ async def place(tx: Tx, bodies: Sequence[OrderBody], settings: OrderSettings) ->
         for body, event, print_ in zip(bodies, events, prints, strict=True)
     ]  # fmt: skip
     columns = [list(column) for column in zip(*rows, strict=True)]
-    inserted = await tx.db.fetch(INSERT_ORDERS, *columns[:11], settings.answer_deadline, columns[11])
+    inserted = await tx.db.fetch(INSERT_ORDERS, *columns[:11], settings.answer_deadline, columns[11], str(trace))
     new = {row["order_id"] for row in inserted}
-    await _announce(tx, [(b, e) for b, e in zip(bodies, events, strict=True) if e.order_id in new], key)
+    await _announce(tx, [(b, e) for b, e in zip(bodies, events, strict=True) if e.order_id in new], key, trace)
     known = await _existing(tx, [b for b, e in zip(bodies, events, strict=True) if e.order_id not in new])
     return [
         Placed(event.order_id, new=True) if event.order_id in new else _same(body, print_, known)
@@ -201,10 +201,11 @@ async def place(tx: Tx, bodies: Sequence[OrderBody], settings: OrderSettings) ->
     ]
 
 
-async def _announce(tx: Tx, placed: Sequence[tuple[OrderBody, OrderPlaced]], key: knowledge.SealingKey) -> None:
+async def _announce(
+    tx: Tx, placed: Sequence[tuple[OrderBody, OrderPlaced]], key: knowledge.SealingKey, trace: Trace
+) -> None:
     if not placed:
         return
-    trace = current_trace.get() or Trace.new()
     sealed: list[str] = []
     for body, event in placed:
         content = SealedBuyer(order_id=event.order_id, buyer=body.buyer, recipient=body.recipient, note=body.note)

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
-from uuid import UUID
+from uuid import UUID, uuid5
 
 import orjson
 
@@ -17,6 +17,7 @@ from shared.events.pricing import PricedLine
 from shared.messages import Cause
 from shared.postgres import Row, Tx
 from shared.topics import ORDERS
+from shared.tracing import Trace
 
 LOCK = "SELECT FROM orders WHERE order_id = ANY($1::uuid[]) ORDER BY order_id FOR NO KEY UPDATE"
 
@@ -25,7 +26,7 @@ SELECT o.order_id, o.channel, o.currency, o.expected_total, o.prepaid, o.state, 
        o.customer_id, o.recipient_id, o.identified, o.held, o.priced_lines IS NOT NULL AS priced,
        o.total, o.cancelled_lines, o.cancelled_amount, o.reason, CASE WHEN $2 THEN o.priced_lines END AS priced_lines,
        p.payment_id, p.amount, p.state AS payment_state, p.provider, p.captured, p.refunded, p.provider_reference,
-       p.redirect_url, p.closing
+       p.redirect_url, p.closing, o.traceparent
 FROM orders o LEFT JOIN payments p USING (order_id)
 WHERE o.order_id = ANY($1::uuid[])
 """
@@ -96,9 +97,14 @@ class Orders:
     """Orders under lock, and what happened to them in this transaction."""
 
     by_id: dict[UUID, Order]
+    traces: dict[UUID, Trace] = field(default_factory=dict[UUID, Trace])
     heard: set[UUID] = field(default_factory=set[UUID])  # their legs changed
     events: list[tuple[OrderEvent, int, UUID]] = field(default_factory=list[tuple[OrderEvent, int, UUID]])
     extend: dict[UUID, int] = field(default_factory=dict[UUID, int])  # new deadline, in seconds from now
+
+    def cause(self, order_id: UUID, why: str) -> Cause:
+        """A cause that no message is: a timer, or the provider's word. The trace of the order's request goes on."""
+        return Cause(id=uuid5(order_id, why), correlation_id=str(order_id), trace=self.traces[order_id])
 
     def happen(self, tx: Tx, order: Order, events: Iterable[OrderEvent], cause: Cause) -> None:
         """Apply, publish and note down what was decided."""
@@ -115,14 +121,15 @@ async def load(tx: Tx, order_ids: Iterable[UUID], *, with_lines: bool = False) -
         return Orders({})
     await tx.db.execute(LOCK, ids)
     # Read after the lock, in a statement of its own: joined rows would be those of before the wait for it.
-    orders = {row["order_id"]: _order(row) for row in await tx.db.fetch(LOAD, ids, with_lines)}
+    rows = await tx.db.fetch(LOAD, ids, with_lines)
+    orders = {row["order_id"]: _order(row) for row in rows}
     paid = [order.order_id for order in orders.values() if order.payment and order.payment.captured]
     if paid:
         for row in await tx.db.fetch(OPEN_REFUNDS, paid):
             payment = orders[row["order_id"]].payment
             assert payment is not None
             payment.refunds[row["refund_id"]] = row["amount"]
-    return Orders(orders)
+    return Orders(orders, {row["order_id"]: Trace.parse(row["traceparent"]) for row in rows})
 
 
 def _order(row: Row) -> Order:

@@ -21,6 +21,7 @@ CREATE TABLE orders (
     cancelled_lines    jsonb NOT NULL DEFAULT '{}', -- units cancelled per line
     cancelled_amount   numeric NOT NULL DEFAULT 0,
     reason             text,
+    traceparent        text NOT NULL,              -- of the request that placed it: payment and deadline go on from there
     deadline_at        timestamptz,                -- an open order has one
     placed_at          timestamptz NOT NULL,       -- business time
     recorded_at        timestamptz NOT NULL DEFAULT now(),
@@ -72,6 +73,7 @@ CREATE TABLE refunds (
     reason     text NOT NULL,
     state      text NOT NULL CHECK (state IN ('requested', 'refunded')),
     attempts   int NOT NULL DEFAULT 0,
+    declines   int NOT NULL DEFAULT 0,             -- each no is final for its key, so the next try has a new one
     due_at     timestamptz
 );
 CREATE INDEX refunds_due ON refunds (due_at) WHERE due_at IS NOT NULL;

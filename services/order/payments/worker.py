@@ -17,7 +17,6 @@ from uuid import UUID, uuid5
 from services.order import store
 from services.order.decisions import PaymentReport, refunded, settle
 from services.order.payments.provider import Provider, UnknownOutcomeError
-from shared.messages import Cause
 from shared.postgres import Database, Row
 from shared.telemetry import log
 from shared.work import Worker
@@ -183,6 +182,5 @@ async def apply(database: Database, outcomes: list[Outcome]) -> None:
                 assert outcome.refund_id is not None
                 events = refunded(order, outcome.refund_id, now)
                 said = f"refund/{outcome.refund_id}"
-            cause = Cause(id=uuid5(order.order_id, said), correlation_id=str(order.order_id))
-            orders.happen(tx, order, events, cause)
+            orders.happen(tx, order, events, orders.cause(order.order_id, said))
         await store.save(tx, orders)
