@@ -32,11 +32,11 @@ VIOLATIONS = {
         """UPDATE payments SET captured = captured - 1 WHERE payment_id =
            (SELECT payment_id FROM payments WHERE state = 'captured' ORDER BY payment_id LIMIT 1)""",
     ),
-    "I5": Violation(
+    "I5": Violation(  # of a partition that is not there: else the service would end it, and say so in Kafka for ever
         "order",
         """INSERT INTO orders (order_id, channel, external_reference, fingerprint, partition, state, version, currency,
-                               prepaid, request, deadline_at, placed_at)
-           VALUES (gen_random_uuid(), 'planted', 'planted', '', 0, 'placed', 1, 'GBP', false, '{"lines": []}',
+                               prepaid, request, traceparent, deadline_at, placed_at)
+           VALUES (gen_random_uuid(), 'planted', 'planted', '', -1, 'placed', 0, 'GBP', false, '{"lines": []}', '',
                    now() - interval '1 day', now())""",
         "DELETE FROM orders WHERE channel = 'planted'",
     ),

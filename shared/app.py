@@ -154,8 +154,8 @@ def _housekeeping(database: Database, settings: Settings) -> Worker:
     async def turn() -> bool:
         async with database.transaction() as tx:
             await tx.db.execute("SELECT roll_inbox($1)", settings.inbox_days)
-            await idempotency.forget(tx)
-        return False
+        async with database.transaction() as tx:  # apart: the first locks the inbox
+            return await idempotency.forget(tx)
 
     return Worker("housekeeping", turn, every=3600)
 

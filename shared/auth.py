@@ -16,10 +16,12 @@ from joserfc.errors import InvalidKeyIdError, JoseError
 from joserfc.jwk import KeySet
 
 from shared.problems import Problem
+from shared.telemetry import log
 
 ALGORITHMS = ["EdDSA", "Ed25519", "ES256", "RS256"]
 LEEWAY_SECONDS = 5
 REFRESH_SECONDS = 300.0
+RETRY_SECONDS = 2.0  # a token that names an unknown key makes us ask again, at most so often
 CACHED_TOKENS = 4096
 
 _bearer = HTTPBearer(auto_error=False, description="JWT of the issuer; scopes in the claim `scope`")
@@ -45,7 +47,7 @@ class Authenticator:
             exp={"essential": True}, sub={"essential": True},
         )  # fmt: skip
         self._keys: KeySet | None = None
-        self._fetched_at = -REFRESH_SECONDS
+        self._asked_at = -REFRESH_SECONDS
         self._fetching = asyncio.Lock()
         self._verified: OrderedDict[str, Principal] = OrderedDict()
 
@@ -63,36 +65,52 @@ class Authenticator:
         return principal
 
     async def _verify(self, token: str) -> Principal:
-        for attempt in ("with the keys at hand", "with fresh ones"):
-            keys = await self._key_set(fresh=attempt == "with fresh ones")
+        keys = await self._key_set()
+        try:
             try:
                 decoded = jwt.decode(token, keys, algorithms=ALGORITHMS)
-                self._claims.validate(decoded.claims)
-            except (ValueError, InvalidKeyIdError) as error:
-                if attempt == "with the keys at hand" and time.monotonic() - self._fetched_at > 1.0:
-                    continue  # signed with a key we have not heard of: the issuer may have rotated
-                raise _unauthorized(str(error)) from error
-            except JoseError as error:
-                raise _unauthorized(f"{error.error}: {error.description or 'token not accepted'}") from error
-            scopes = frozenset(str(decoded.claims.get("scope", "")).split())
-            return Principal(str(decoded.claims["sub"]), scopes, float(decoded.claims["exp"]))
-        raise AssertionError("unreachable")
+            except InvalidKeyIdError:  # signed with a key we have not heard of: the issuer may have rotated
+                decoded = jwt.decode(token, await self._key_set(fresh=True), algorithms=ALGORITHMS)
+            self._claims.validate(decoded.claims)
+        except JoseError as error:
+            raise _unauthorized(f"{error.error}: {error.description or 'token not accepted'}") from error
+        except (ValueError, TypeError) as error:  # what the library makes of odd headers
+            raise _unauthorized("the token cannot be read") from error
+        scopes = frozenset(str(decoded.claims.get("scope", "")).split())
+        return Principal(str(decoded.claims["sub"]), scopes, float(decoded.claims["exp"]))
 
-    async def _key_set(self, *, fresh: bool) -> KeySet:
-        async with self._fetching:
-            if self._keys is None or fresh or time.monotonic() - self._fetched_at > REFRESH_SECONDS:
-                try:
-                    async with httpx2.AsyncClient(timeout=5) as client:
-                        answer = await client.get(self._jwks_url)
-                        answer.raise_for_status()
-                    self._keys = KeySet.import_key_set(answer.json())
-                    self._fetched_at = time.monotonic()
-                except (httpx2.HTTPError, ValueError) as error:
-                    if self._keys is None:  # with keys at hand, an issuer that is away hurts nobody
-                        raise Problem(
-                            503, "Issuer unavailable", "tokens cannot be checked", headers={"Retry-After": "1"}
-                        ) from error
-            return self._keys
+    async def _key_set(self, *, fresh: bool = False) -> KeySet:
+        """The issuer's keys: those at hand while they are young, or while the issuer was asked a moment ago."""
+        if self._keys is None or self._due(fresh=fresh):
+            async with self._fetching:
+                if self._keys is None or self._due(fresh=fresh):
+                    await self._fetch()
+        assert self._keys is not None
+        return self._keys
+
+    def _due(self, *, fresh: bool) -> bool:
+        return time.monotonic() - self._asked_at > (RETRY_SECONDS if fresh else REFRESH_SECONDS)
+
+    async def _fetch(self) -> None:
+        """Ask the issuer; with keys at hand, one that is away or talks nonsense hurts nobody."""
+        self._asked_at = time.monotonic()
+        try:
+            async with httpx2.AsyncClient(timeout=5) as client:
+                answer = await client.get(self._jwks_url)
+                answer.raise_for_status()
+            keys = KeySet.import_key_set(answer.json())
+            if not keys.keys:
+                raise ValueError("no keys")
+        except (httpx2.HTTPError, JoseError, ValueError, TypeError, KeyError) as error:
+            log.warning("the issuer's keys cannot be had", reason=f"{type(error).__name__}: {error}")
+            if self._keys is None:
+                self._asked_at = -REFRESH_SECONDS
+                raise Problem(
+                    503, "Issuer unavailable", "tokens cannot be checked", headers={"Retry-After": "1"}
+                ) from error
+            return
+        self._keys = keys
+        self._verified.clear()  # a key that is gone takes its tokens with it
 
 
 def _unauthorized(detail: str) -> Problem:

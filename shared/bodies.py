@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
+from decimal import Decimal
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict, field_validator
@@ -22,4 +23,6 @@ class Body(BaseModel):
             raise ValueError("a NUL character cannot be stored")
         if isinstance(value, datetime) and value.tzinfo is not None and not EARLIEST <= value <= LATEST:
             raise ValueError(f"a time from {EARLIEST:%Y} to {LATEST:%Y} is expected")
+        if isinstance(value, Decimal) and not (value.is_finite() and -20 <= int(value.as_tuple().exponent) <= 20):
+            raise ValueError("a number without so large an exponent is expected")
         return value

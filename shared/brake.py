@@ -15,7 +15,7 @@ class BrakedError(Exception):
 
 
 class Brake:
-    """Counts what was set aside among the last thousand messages; released by a restart, after a look."""
+    """Counts what was set aside among the last thousand messages. Once on, only a restart releases it."""
 
     def __init__(self, consumer: str):
         self._consumer = consumer
@@ -24,7 +24,7 @@ class Brake:
 
     def check(self, more: int) -> None:
         """Raise BrakedError when not so many ``more`` messages may be set aside; it is on once not even one may."""
-        if sum(self._recent) + more > LIMIT:
+        if self.on or sum(self._recent) + more > LIMIT:
             if more == 1:
                 self.on = True
                 BRAKED.labels(self._consumer).set(1)

@@ -18,7 +18,10 @@ ON CONFLICT DO NOTHING RETURNING true
 """
 ANSWERED = "SELECT fingerprint, answer FROM idempotency_keys WHERE subject = $1 AND key = $2"
 ANSWER = "UPDATE idempotency_keys SET status = $3, answer = $4 WHERE subject = $1 AND key = $2"
-FORGET = "DELETE FROM idempotency_keys WHERE created_at < now() - interval '30 days'"
+FORGET = """
+DELETE FROM idempotency_keys WHERE (subject, key) IN
+    (SELECT subject, key FROM idempotency_keys WHERE created_at < now() - interval '30 days' LIMIT 5000)
+"""
 
 
 def fingerprint(body: BaseModel) -> bytes:
@@ -51,6 +54,6 @@ async def remember(tx: Tx, subject: str, key: str | None, status: int, answer: M
         await tx.db.execute(ANSWER, subject, key, status, answer)
 
 
-async def forget(tx: Tx) -> None:
-    """Drop answers older than thirty days: a command sent again after that is a new one."""
-    await tx.db.execute(FORGET)
+async def forget(tx: Tx) -> bool:
+    """Drop some answers older than thirty days, after which a command counts anew; True if more are left."""
+    return await tx.db.execute(FORGET) == "DELETE 5000"

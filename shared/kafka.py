@@ -11,12 +11,26 @@ from typing import Any, cast
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, ConsumerRebalanceListener, TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 from aiokafka.coordinator.assignors.range import RangePartitionAssignor
-from aiokafka.errors import KafkaError, MessageSizeTooLargeError, TopicAlreadyExistsError, for_code
+from aiokafka.errors import (
+    KafkaError,
+    MessageSizeTooLargeError,
+    TopicAlreadyExistsError,
+    UnknownTopicOrPartitionError,
+    for_code,
+)
 
 from shared.envelope import Headers, Record
 from shared.messages import Topic
 
-__all__ = ["Consumer", "KafkaError", "MessageSizeTooLargeError", "Producer", "create_topics", "read_all"]
+__all__ = [
+    "Consumer",
+    "KafkaError",
+    "MessageSizeTooLargeError",
+    "Producer",
+    "UnknownTopicOrPartitionError",
+    "create_topics",
+    "read_all",
+]
 
 Place = tuple[str, int]  # topic, partition
 
@@ -87,7 +101,7 @@ class Producer:
     def __init__(self, bootstrap_servers: str):
         self._kafka = AIOKafkaProducer(
             bootstrap_servers=bootstrap_servers, acks="all", enable_idempotence=True, linger_ms=0,
-            max_request_size=4 * 1_048_576, max_batch_size=262_144, request_timeout_ms=15_000, retry_backoff_ms=100,
+            max_request_size=8 * 1_048_576, max_batch_size=262_144, request_timeout_ms=15_000, retry_backoff_ms=100,
         )  # fmt: skip
 
     async def start(self) -> None:

@@ -10,7 +10,7 @@ import asyncio
 import base64
 import time
 from collections import OrderedDict, defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, datetime
 from typing import Any
@@ -41,7 +41,19 @@ from shared.tracing import Trace, current_trace
 MAX_BATCH = 500
 POLL_MS = 500
 ATTEMPTS = 3  # of a single message, before it is taken for poison
+LATE = 5.0  # seconds that an event may wait in the outbox before we take it for an outage
+GRACE = 10.0  # seconds without judging deadlines, after an outage or a rebalance
+OUTBOX_SINCE = """
+SELECT clock_timestamp(), (SELECT recorded_at FROM outbox ORDER BY position LIMIT 1)
+"""
 DEAD_LETTER_NAMESPACE = UUID("6d1f7f0e-2b0c-5c39-9a53-6f0a0a4d2a11")
+
+
+class BeyondLogError(Exception):
+    """What was consumed lies beyond the end of Kafka's log."""
+
+
+EXPECTED_ERRORS = (KafkaError, FencedError, BrakedError, BeyondLogError)
 
 
 @dataclass(frozen=True)
@@ -67,7 +79,8 @@ class ConsumerLoop:
         self._stopping = asyncio.Event()
         self._positions: dict[Place, int] = {}
         self._placed = self._joined = False
-        self._hole: tuple[Place, int] | None = None
+        self._holes: dict[Place, int] = {}
+        self._beyond: list[str] = []
         self._brake = Brake(f"{wiring.service}.{self.name}")
         self._sequences: OrderedDict[tuple[str, str], int] = OrderedDict()
         self._mark: tuple[datetime, dict[Place, int]] | None = None
@@ -84,11 +97,13 @@ class ConsumerLoop:
             try:
                 await self._consume()
             except Exception as error:
-                known = isinstance(error, (KafkaError, FencedError, BrakedError)) or is_infrastructure(error)
+                known = isinstance(error, (KafkaError, FencedError, BrakedError, BeyondLogError)) or is_infrastructure(
+                    error
+                )
                 report = log.warning if known else log.exception
                 report("consumer starts again", consumer=self.name, reason=f"{type(error).__name__}: {error}")
                 RETRIES.labels(f"consume {self.name}").inc()
-                await self._pause(1.0)
+                await self._pause(10.0 if isinstance(error, (BrakedError, BeyondLogError)) else 1.0)
         self._wiring.health.ended(f"consume {self.name}")
 
     async def _consume(self) -> None:
@@ -130,13 +145,14 @@ class ConsumerLoop:
         if not assigned:
             return
         self._placed = True  # before the reading: a rebalance in the midst of it asks for another
-        begin = await kafka.begin(assigned)
+        begin, end = await kafka.begin(assigned), await kafka.end(assigned)
         async with self._wiring.database.transaction() as tx:
             known = await progress.load(tx.db, self.name)
             new = assigned - known.keys()
             if new:
                 await progress.start(tx.db, self.name, {place: begin[place] for place in new})
                 known = await progress.load(tx.db, self.name)
+            self._check_log_reaches({place: known[place] for place in assigned}, end)
             lost = {place: known[place] for place in assigned if known[place] < begin[place]}
             if lost:
                 log.error("retention has deleted what was not consumed", consumer=self.name, next_offsets=str(lost))
@@ -145,20 +161,34 @@ class ConsumerLoop:
         self._positions = {place: max(known[place], begin[place]) for place in assigned}
         for place, position in self._positions.items():
             kafka.seek(place, position)
-        self._mark = None
+        self._sequences.clear()  # others may have gone on with these keys meanwhile
+        self._mark, self._marked_at = None, time.monotonic() + GRACE
         log.info("partitions assigned", consumer=self.name, partitions=len(assigned))
 
+    def _check_log_reaches(self, known: Mapping[Place, int], end: Mapping[Place, int]) -> None:
+        """A log that ends before what was consumed is not the one that was consumed: go on, and events are missed."""
+        self._beyond = [f"{place}: consumed up to {at}, the log ends at {end[place]}" for place, at in known.items()
+                        if at > end[place]]  # fmt: skip
+        if self._beyond:
+            raise BeyondLogError(
+                f"{self._beyond[:3]}: Kafka has lost data, or this is another Kafka. Restore the log; or, if what is "
+                "missing is known to be applied, set next_offset in consumer_offsets to the end and start again"
+            )
+
     def _following(self, fetched: Sequence[Record]) -> list[Record]:
-        """What follows on what was consumed. Raises FencedError at a hole, unless the log itself has it."""
+        """What follows on what was consumed; a hole is believed when it is still there after another seek."""
         expected = dict(self._positions)
         following: list[Record] = []
         for record in fetched:
             place = (record.topic, record.partition)
             if place not in expected or record.offset < expected[place]:
                 continue  # fetched before a rebalance or a seek
-            if record.offset > expected[place] and self._hole != (place, expected[place]):
-                self._hole = (place, expected[place])  # seek again; if it is still there, the log has no more to give
-                raise FencedError(f"{self.name}: {place} goes on at {record.offset}, expected {expected[place]}")
+            if record.offset > expected[place]:
+                if self._holes.get(place) != expected[place]:
+                    self._holes[place] = expected.pop(place)
+                    self._placed = False  # seek again; if it is still there, the log itself has it
+                    continue
+                log.error("the log has a hole", consumer=self.name, place=place, at=expected[place], to=record.offset)
             expected[place] = record.offset + 1
             following.append(record)
         return following
@@ -305,16 +335,23 @@ class ConsumerLoop:
         for topic, number in lag.items():
             LAG.labels(self.name, topic).set(number)
         try:
-            await kafka.commit(self._positions)
-        except KafkaError as error:
-            log.info("offsets not committed to Kafka", consumer=self.name, reason=str(error))
+            await asyncio.wait_for(kafka.commit(self._positions), 5)
+        except (KafkaError, TimeoutError) as error:
+            log.info("offsets not committed to Kafka", consumer=self.name, reason=f"{type(error).__name__}: {error}")
 
     async def _judge_deadlines(self, kafka: Consumer, judge: Judge, now: float) -> None:
-        """When all that was in the log at some instant has been consumed, deadlines up to it may be judged."""
+        """When all that was in the log at some instant has been consumed, deadlines up to it may be judged.
+
+        After an outage nothing is judged for a while: what this service could not say, others could not answer.
+        """
         if self._mark is None and now - self._marked_at >= 1.0:
             self._marked_at = now
             async with self._wiring.database.reading() as connection:
-                until = await connection.fetchval("SELECT clock_timestamp()")
+                until, waiting_since = await connection.fetchrow(OUTBOX_SINCE) or (None, None)
+            assert until is not None
+            if waiting_since is not None and (until - waiting_since).total_seconds() > LATE:
+                self._marked_at = now + GRACE
+                return
             self._mark = (until, await kafka.end(self._positions))
         if self._mark is not None and self._placed:
             until, ends_ = self._mark
@@ -325,8 +362,8 @@ class ConsumerLoop:
                     await judge(tx, Due(until, partitions))
 
     async def _unready(self) -> str | None:
-        if self._brake.on:
-            return "braked: too many dead letters; see the log, mend the release and restart"
+        if self._beyond:
+            return "its offsets lie beyond the end of Kafka's log; the process's log says what to do"
         return None if self._joined else "has not joined its group yet"
 
     def _beat(self) -> None:

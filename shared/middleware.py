@@ -74,9 +74,10 @@ class Around:
 
 def install(app: FastAPI) -> None:
     """Wrap ``app``. A route with ``openapi_extra={"x-streamed": True}`` may read a body of any size."""
+    # Asked of the description: the routes of routers within routers are not among app.routes.
     streamed = frozenset(
-        str(getattr(route, "path", ""))
-        for route in app.routes
-        if cast("dict[str, Any]", getattr(route, "openapi_extra", None) or {}).get("x-streamed")
+        path
+        for path, methods in cast("dict[str, dict[str, dict[str, Any]]]", app.openapi()["paths"]).items()
+        if any(operation.get("x-streamed") for operation in methods.values())
     )
     app.add_middleware(Around, streamed=streamed)

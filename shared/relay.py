@@ -17,15 +17,21 @@ import orjson
 
 from shared.envelope import Headers, headers_for
 from shared.health import Health
-from shared.kafka import KafkaError, MessageSizeTooLargeError, Producer
+from shared.kafka import KafkaError, MessageSizeTooLargeError, Producer, UnknownTopicOrPartitionError
 from shared.messages import Topic
 from shared.postgres import Connection, Row, is_infrastructure
-from shared.telemetry import OUTBOX_AGE_SECONDS, OUTBOX_ROWS, RELAY_ACTIVE, RELAYED, RETRIES, log
+from shared.telemetry import OUTBOX_AGE_SECONDS, OUTBOX_ROWS, RELAY_ACTIVE, RELAY_BLOCKED, RELAYED, RETRIES, log
 from shared.topics import ALL_TOPICS
 
 PASS = 1000  # events per pass
+BLOCKED_SECONDS = 10.0
 LOCK = "SELECT pg_try_advisory_lock(hashtext('isthmus.relay'))"
-UNSENT = "SELECT * FROM outbox ORDER BY position LIMIT $1"
+UNSENT = """
+SELECT * FROM outbox
+WHERE NOT EXISTS (SELECT FROM unnest($2::text[], $3::text[]) AS b (topic, key)
+                  WHERE b.topic = aggregatetype AND b.key IN (aggregateid, '*'))
+ORDER BY position LIMIT $1
+"""
 SENT = "DELETE FROM outbox WHERE position = ANY($1::bigint[])"
 WAITING = "SELECT count(*) AS rows, coalesce(extract(epoch FROM now() - min(recorded_at)), 0)::float AS age FROM outbox"
 CHANNEL = "isthmus_outbox"
@@ -45,6 +51,8 @@ class Relay:
         self._counted_at = 0.0
         self._connection: Connection | None = None
         self._active = False
+        self._blocked: set[tuple[str, str]] = set()  # topic and key, or * for all of the topic
+        self._blocked_at = 0.0
         self._hint: asyncio.Task[None] | None = None
 
     def wake(self) -> None:
@@ -110,17 +118,19 @@ class Relay:
             await connection.close(timeout=5)
 
     async def _send_all(self, connection: Connection, producer: Producer) -> None:
+        self._blocked.clear()
         while True:
             self._beat()
             self._awake.clear()
-            rows = await connection.fetch(UNSENT, PASS)
+            self._unblock()
+            rows = await connection.fetch(
+                UNSENT, PASS, [topic for topic, _ in self._blocked], [k for _, k in self._blocked]
+            )
             if rows:
                 await self._send(connection, producer, rows)
-            await self._count(connection)
-            if len(rows) == PASS:
-                continue
-            if self._stopping and not rows:
+            elif self._stopping:
                 return
+            await self._count(connection)
             if not rows:
                 try:
                     await asyncio.wait_for(self._awake.wait(), 0.5)
@@ -129,32 +139,56 @@ class Relay:
 
     async def _send(self, connection: Connection, producer: Producer, rows: Sequence[Row]) -> None:
         """Send one pass. A key whose event cannot be sent waits with all its later events; the other keys go on."""
-        blocked: set[tuple[str, str]] = set()
         sending: list[tuple[int, asyncio.Future[Any]]] = []
-        for row in rows:
-            key = (row["aggregatetype"], row["aggregateid"])
-            if key in blocked:
-                continue
-            headers = _headers(row)
-            try:
-                if _size(row, headers) > LIMITS.get(key[0], Topic.max_message_bytes):
-                    raise MessageSizeTooLargeError  # before the broker says so, and later events are under way
-                future = await producer.send(*key, row["payload"], headers)
-            except MessageSizeTooLargeError:
-                log.error("event too large for Kafka; its key waits", id=str(row["id"]), topic=key[0], key=key[1],
-                          bytes=len(row["payload"]))  # fmt: skip
-                blocked.add(key)
-            else:
-                sending.append((row["position"], future))
-        results = await asyncio.gather(*(future for _, future in sending), return_exceptions=True)
-        sent = [position for (position, _), result in zip(sending, results, strict=True) if not _failed(result)]
+        try:
+            for row in rows:
+                if {self._key(row), (row["aggregatetype"], "*")} & self._blocked:
+                    continue
+                headers = _headers(row)
+                if _size(row, headers) > LIMITS.get(row["aggregatetype"], Topic.max_message_bytes):
+                    # before the broker says so, when later events are under way
+                    self._block(row, row["aggregateid"], "too large for Kafka")
+                    continue
+                try:
+                    future = await producer.send(*self._key(row), row["payload"], headers)
+                except MessageSizeTooLargeError:
+                    self._block(row, row["aggregateid"], "too large for Kafka")
+                except UnknownTopicOrPartitionError:
+                    self._block(row, "*", "no such topic; create it by `python -m shared.admin topics`")
+                else:
+                    sending.append((row["position"], future))
+        finally:
+            await self._acknowledged(connection, sending)
+
+    async def _acknowledged(self, connection: Connection, sending: Sequence[tuple[int, asyncio.Future[Any]]]) -> None:
+        """Wait for the broker, however long it is away, and forget what it has."""
+        waiting = {future for _, future in sending}
+        while waiting:
+            _, waiting = await asyncio.wait(waiting, timeout=5)
+            self._beat()
+            if waiting and self._stopping:
+                raise KafkaError("stopped while the broker is away; the outbox keeps what it has not acknowledged")
+        sent = [position for position, future in sending if future.exception() is None]
         await connection.execute(SENT, sent)
         RELAYED.inc(len(sent))
-        failures = [result for result in results if isinstance(result, BaseException)]
-        if failures:  # in doubt what came through: a new producer sends the rest again, in order
-            raise failures[0]
-        if not sent:
-            await asyncio.sleep(1.0)
+        for _, future in sending:  # in doubt what came through: a new producer sends the rest again, in order
+            future.result()
+
+    def _key(self, row: Row) -> tuple[str, str]:
+        return row["aggregatetype"], row["aggregateid"]
+
+    def _block(self, row: Row, key: str, why: str) -> None:
+        log.error("event cannot be sent, and its key waits", id=str(row["id"]), topic=row["aggregatetype"],
+                  key=row["aggregateid"], bytes=len(row["payload"]), reason=why)  # fmt: skip
+        self._blocked.add((row["aggregatetype"], key))
+        self._blocked_at = time.monotonic()
+        RELAY_BLOCKED.set(len(self._blocked))
+
+    def _unblock(self) -> None:
+        """Try again after a while: the topic may have been created, or its limit raised."""
+        if self._blocked and time.monotonic() - self._blocked_at > BLOCKED_SECONDS:
+            self._blocked.clear()
+            RELAY_BLOCKED.set(0)
 
     async def _count(self, connection: Connection) -> None:
         if time.monotonic() - self._counted_at >= 2.0:
@@ -172,10 +206,6 @@ def _size(row: Row, headers: Headers) -> int:
     """The bytes of a batch of this record alone, rounded up a little."""
     content = len(row["payload"]) + len(row["aggregateid"].encode())
     return content + sum(len(name.encode()) + len(value) + 10 for name, value in headers) + 100
-
-
-def _failed(result: object) -> bool:
-    return isinstance(result, BaseException)
 
 
 def _headers(row: Row) -> list[tuple[str, bytes]]:

@@ -40,6 +40,7 @@ OUTBOX_ROWS = Gauge("isthmus_outbox_rows", "Events waiting for the relay")
 OUTBOX_AGE_SECONDS = Gauge("isthmus_outbox_age_seconds", "Age of the oldest event waiting for the relay")
 RELAYED = Counter("isthmus_relayed_events", "Events acknowledged by Kafka")
 RELAY_ACTIVE = Gauge("isthmus_relay_active", "1 where this process is the relay of its database")
+RELAY_BLOCKED = Gauge("isthmus_relay_blocked_keys", "Keys whose next event Kafka does not take: see the log")
 HTTP_SECONDS = Histogram(
     "isthmus_http_request_seconds", "HTTP requests by route template", ["method", "route", "status"], buckets=_SECONDS
 )

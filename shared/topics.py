@@ -7,8 +7,11 @@ from shared.events.order import BuyerSealed, OrderEvent, SealingKeyRetired
 from shared.events.pricing import PriceEvent, QuoteEvent
 from shared.messages import DAY_MS, Event, Topic
 
+LARGE = 4 * 1_048_576  # bytes: an order of 2,000 lines, priced or spread over warehouses, is more than the usual 1 MiB
+
 ORDERS: Topic[OrderEvent] = Topic(
     "isthmus.order.order.v1", owner="order", key="order_id", union=OrderEvent,
+    max_message_bytes=LARGE,
     about="The life of every order, from placed to its end.",
 )  # fmt: skip
 INTAKE: Topic[BuyerSealed] = Topic(
@@ -22,6 +25,7 @@ RETIRED_KEYS: Topic[SealingKeyRetired] = Topic(
 
 HOLDS: Topic[HoldEvent] = Topic(
     "isthmus.inventory.hold.v1", owner="inventory", key="order_id", union=HoldEvent,
+    max_message_bytes=LARGE,
     about="What stock every order got.",
 )  # fmt: skip
 STOCK: Topic[StockEvent] = Topic(
@@ -48,6 +52,7 @@ SEALING_KEYS: Topic[SealingKeyEvent] = Topic(
 
 QUOTES: Topic[QuoteEvent] = Topic(
     "isthmus.pricing.quote.v1", owner="pricing", key="order_id", union=QuoteEvent,
+    max_message_bytes=LARGE,
     about="What every order costs.",
 )  # fmt: skip
 PRICES: Topic[PriceEvent] = Topic(
@@ -65,7 +70,7 @@ def dead_letters(service: str) -> Topic[Event]:
     """Where a service puts aside what it cannot read: one partition, and room for more than any source's largest."""
     return Topic(
         f"isthmus.{service}.dead-letter.v1", owner=service, key="", union=(), partitions=1, public=False,
-        max_message_bytes=3 * 1_048_576, about=f"Messages that {service} could not apply, byte for byte.",
+        max_message_bytes=LARGE + 2 * 1_048_576, about=f"Messages that {service} could not apply, byte for byte.",
     )  # fmt: skip
 
 

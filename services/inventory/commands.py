@@ -51,7 +51,7 @@ async def move_stock(
     for movement in movements:
         stock.move(movement.sku, movement.warehouse, movement.quantity)
     for number, movement in enumerate(movements):
-        level = stock.levels[movement.sku, movement.warehouse]
+        level = stock.levels[movement.sku][movement.warehouse]
         if level.on_hand < level.reserved:
             raise Problem(
                 409, "Not enough stock",
@@ -87,7 +87,7 @@ async def _average_costs(tx: Tx, stock: Stock, movements: Sequence[Movement], at
     if not bought:
         return
     items = await master.lock(tx, [movement.sku for movement in bought])
-    on_hand = {sku: sum(level.on_hand for (one, _), level in stock.levels.items() if one == sku) for sku in items}
+    on_hand = {sku: sum(level.on_hand for level in stock.levels.get(sku, {}).values()) for sku in items}
     for movement in bought:
         item = items[movement.sku]
         assert movement.unit_cost is not None

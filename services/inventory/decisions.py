@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -65,14 +65,14 @@ class Stock:
 
     warehouses: Sequence[Warehouse] = ()
     versions: dict[str, int] = field(default_factory=dict[str, int])  # known SKUs, with the version of their stock
-    levels: dict[Place, Level] = field(default_factory=dict[Place, Level])
+    levels: dict[str, dict[str, Level]] = field(default_factory=dict[str, dict[str, Level]])  # by SKU and warehouse
     holds: dict[UUID, Hold] = field(default_factory=dict[UUID, Hold])
     touched_skus: set[str] = field(default_factory=set[str])
     touched_orders: set[UUID] = field(default_factory=set[UUID])
 
     def available(self, sku: str) -> int:
         """Units of ``sku`` that can be promised, over all warehouses."""
-        return sum(level.available for (one, _), level in self.levels.items() if one == sku)
+        return sum(level.available for level in self.levels.get(sku, {}).values())
 
     def evolve(self, event: HoldEvent) -> int:
         """Apply ``event`` and return the version it gives its hold."""
@@ -93,7 +93,7 @@ class Stock:
     def _reserve(self, hold: Hold, allocations: Iterable[Allocation], *, sign: int) -> None:
         for part in allocations:
             place = (part.sku, part.warehouse)
-            self.levels[place].reserved += sign * part.quantity
+            self.levels[part.sku][part.warehouse].reserved += sign * part.quantity
             left = hold.allocated.get(place, 0) + sign * part.quantity
             if left:
                 hold.allocated[place] = left
@@ -103,20 +103,18 @@ class Stock:
 
     def move(self, sku: str, warehouse: str, quantity: int) -> None:
         """Units come in (positive) or go out (negative)."""
-        self.levels.setdefault((sku, warehouse), Level(0)).on_hand += quantity
+        self.levels.setdefault(sku, {}).setdefault(warehouse, Level(0)).on_hand += quantity
         self.touched_skus.add(sku)
 
     def changed(self, occurred_at: datetime) -> Iterable[tuple[StockLevelChanged, int]]:
         """The new level of every SKU touched, once each, with the version it gives the SKU's stock."""
-        levels: dict[str, list[WarehouseLevel]] = defaultdict(list)
-        for (sku, warehouse), level in sorted(self.levels.items()):
-            if sku in self.touched_skus:
-                levels[sku].append(WarehouseLevel(warehouse=warehouse, on_hand=level.on_hand, reserved=level.reserved))
         for sku in sorted(self.touched_skus):
             self.versions[sku] += 1
-            event = StockLevelChanged(
-                occurred_at=occurred_at, sku=sku, levels=tuple(levels[sku]), available=self.available(sku)
+            levels = tuple(
+                WarehouseLevel(warehouse=warehouse, on_hand=level.on_hand, reserved=level.reserved)
+                for warehouse, level in sorted(self.levels.get(sku, {}).items())
             )
+            event = StockLevelChanged(occurred_at=occurred_at, sku=sku, levels=levels, available=self.available(sku))
             yield event, self.versions[sku]
 
 
@@ -141,9 +139,9 @@ def _hold(stock: Stock, order: OrderPlaced) -> HoldEvent:
     for line in order.lines:  # an order may name a SKU twice
         wanted[line.sku] += line.quantity
     shortages = tuple(
-        Shortage(sku=sku, wanted=quantity, available=stock.available(sku), known=sku in stock.versions)
+        Shortage(sku=sku, wanted=quantity, available=available, known=sku in stock.versions)
         for sku, quantity in sorted(wanted.items())
-        if stock.available(sku) < quantity
+        if (available := stock.available(sku)) < quantity
     )
     if shortages:
         return StockRefused(occurred_at=order.occurred_at, order_id=order.order_id, shortages=shortages)
@@ -160,7 +158,7 @@ def allocate(stock: Stock, wanted: Mapping[str, int], country: str) -> list[Allo
     codes = [warehouse.code for warehouse in nearest]
 
     def available(sku: str, code: str) -> int:
-        level = stock.levels.get((sku, code))
+        level = stock.levels.get(sku, {}).get(code)
         return level.available if level else 0
 
     for code in codes:

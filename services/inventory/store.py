@@ -83,12 +83,10 @@ async def lock(tx: Tx, skus: Iterable[str]) -> Stock:
     if not wanted:
         return Stock()
     versions = {row["sku"]: row["stock_version"] for row in await tx.db.fetch(LOCK_ITEMS, wanted)}
-    levels = await tx.db.fetch(LEVELS, wanted)  # after the lock: a statement of its own sees what the lock waited for
-    return Stock(
-        warehouses=[Warehouse(**row) for row in await tx.db.fetch(WAREHOUSES)],
-        versions=versions,
-        levels={(row["sku"], row["warehouse"]): Level(row["on_hand"], row["reserved"]) for row in levels},
-    )
+    levels: dict[str, dict[str, Level]] = {}
+    for row in await tx.db.fetch(LEVELS, wanted):  # after the lock: a statement of its own sees what that waited for
+        levels.setdefault(row["sku"], {})[row["warehouse"]] = Level(row["on_hand"], row["reserved"])
+    return Stock([Warehouse(**row) for row in await tx.db.fetch(WAREHOUSES)], versions, levels)
 
 
 async def save(tx: Tx, stock: Stock) -> None:
@@ -96,12 +94,12 @@ async def save(tx: Tx, stock: Stock) -> None:
     if stock.touched_skus:
         skus = sorted(stock.touched_skus)
         await tx.db.execute(SAVE_VERSIONS, skus, [stock.versions[sku] for sku in skus])
-        places = sorted(place for place in stock.levels if place[0] in stock.touched_skus)
-        levels = [stock.levels[place] for place in places]
-        await tx.db.execute(
-            SAVE_LEVELS, [sku for sku, _ in places], [warehouse for _, warehouse in places],
-            [level.on_hand for level in levels], [level.reserved for level in levels],
-        )  # fmt: skip
+        rows = [
+            (sku, warehouse, level.on_hand, level.reserved)
+            for sku in skus
+            for warehouse, level in sorted(stock.levels.get(sku, {}).items())
+        ]
+        await tx.db.execute(SAVE_LEVELS, *(list(column) for column in zip(*rows, strict=True)))
     if stock.touched_orders:
         await _save_holds(tx, [(order, stock.holds[order]) for order in sorted(stock.touched_orders)])
 

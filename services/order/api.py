@@ -159,12 +159,13 @@ def _wait(prefer: str | None) -> float:
 
 async def _settled(database: Database, order_id: UUID, seconds: float) -> None:
     """Wait until the order is confirmed or ended; told by this process, or seen in the table a little later."""
-    until = time.monotonic() + seconds
+    until, pause = time.monotonic() + seconds, 0.25
     while (left := until - time.monotonic()) > 0:
         async with database.reading() as db:
             if await views.state_of(db, order_id) not in OPEN:
                 return
-        await signals.wait(order_id, min(left, 0.25))
+        await signals.wait(order_id, min(left, pause))
+        pause = min(pause * 1.5, 2.0)
 
 
 def _uuid(position: Sequence[Any] | None) -> UUID | None:

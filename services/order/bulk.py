@@ -150,11 +150,27 @@ async def _outcomes(
     except Problem as problem:
         outcomes = {row.number: problem for row in rows}
     except Exception as error:
-        if not is_infrastructure(error):
-            raise
-        log.warning("rows not taken", reason=f"{type(error).__name__}: {error}", rows=len(rows))
-        outcomes = {row.number: Problem(503, "Temporarily unavailable", "send this row again") for row in rows}
+        if is_infrastructure(error):
+            log.warning("rows not taken", reason=f"{type(error).__name__}: {error}", rows=len(rows))
+            outcomes = {row.number: Problem(503, "Temporarily unavailable", "send this row again") for row in rows}
+        elif len(rows) > 1:  # find the culprit
+            return await _one_by_one(rows, database, settings, stop=stop)
+        else:
+            log.exception("a row could not be taken", row=rows[0].number)
+            outcomes = {rows[0].number: Problem(500, "Internal error", "this is our fault; the log has it")}
     return [outcomes[row.number] for row in rows]
+
+
+async def _one_by_one(
+    rows: Sequence[Row], database: Database, settings: OrderSettings, *, stop: bool
+) -> list[Placed | Problem]:
+    outcomes: list[Placed | Problem] = []
+    for row in rows:
+        if stop and outcomes and not isinstance(outcomes[-1], Placed):
+            outcomes.append(_SKIPPED)
+        else:
+            outcomes += await _outcomes([row], database, settings, stop=stop)
+    return outcomes
 
 
 def _report(number: int, outcome: Placed | Problem) -> bytes:

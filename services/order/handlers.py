@@ -40,6 +40,9 @@ def build(payment_deadline: int) -> Consumers:
         overdue = await store.overdue(tx, due.until, due.partitions, EXPIRE_AT_ONCE)
         orders = await store.load(tx, overdue)
         for order in orders.by_id.values():
+            deadline = orders.deadlines[order.order_id]
+            if deadline is None or deadline > due.until:
+                continue  # while we waited for the lock, it went on
             cause = orders.cause(order.order_id, f"deadline/{order.version}")
             orders.happen(tx, order, expire(order, due.until), cause)
             orders.extend[order.order_id] = CLOSE_AGAIN_AFTER

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import hmac
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -262,8 +263,13 @@ def _event(body: OrderBody, order_id: UUID, at: datetime) -> OrderPlaced:
 
 
 def postal_area(country: str, postal_code: str | None) -> str | None:
-    """The coarse part of a postal code: enough for the nearest warehouse, too little to find a person."""
-    if not postal_code:
-        return None
-    code = postal_code.strip().upper()
-    return code.split()[0] if country == "GB" and " " in code else code[:2]
+    """The coarse part of a postal code: enough for the nearest warehouse, too little to find a person.
+
+    Only what has the form of one: the field is free text, and what is published stays published.
+    """
+    code = (postal_code or "").strip().upper()
+    if country == "GB":
+        outward = re.fullmatch(r"([A-Z]{1,2}\d[A-Z\d]?)\s*\d[A-Z]{2}", code)
+        return outward[1] if outward else None
+    area = re.match(r"[A-Z\d]{2}", code)
+    return area[0] if area else None

@@ -26,7 +26,7 @@ SELECT o.order_id, o.channel, o.currency, o.expected_total, o.prepaid, o.state, 
        o.customer_id, o.recipient_id, o.identified, o.held, o.priced_lines IS NOT NULL AS priced,
        o.total, o.cancelled_lines, o.cancelled_amount, o.reason, CASE WHEN $2 THEN o.priced_lines END AS priced_lines,
        p.payment_id, p.amount, p.state AS payment_state, p.provider, p.captured, p.refunded, p.provider_reference,
-       p.redirect_url, p.closing, o.traceparent
+       p.redirect_url, p.closing, o.traceparent, o.deadline_at
 FROM orders o LEFT JOIN payments p USING (order_id)
 WHERE o.order_id = ANY($1::uuid[])
 """
@@ -98,6 +98,7 @@ class Orders:
 
     by_id: dict[UUID, Order]
     traces: dict[UUID, Trace] = field(default_factory=dict[UUID, Trace])
+    deadlines: dict[UUID, datetime | None] = field(default_factory=dict[UUID, "datetime | None"])
     heard: set[UUID] = field(default_factory=set[UUID])  # their legs changed
     events: list[tuple[OrderEvent, int, UUID]] = field(default_factory=list[tuple[OrderEvent, int, UUID]])
     extend: dict[UUID, int] = field(default_factory=dict[UUID, int])  # new deadline, in seconds from now
@@ -129,7 +130,11 @@ async def load(tx: Tx, order_ids: Iterable[UUID], *, with_lines: bool = False) -
             payment = orders[row["order_id"]].payment
             assert payment is not None
             payment.refunds[row["refund_id"]] = row["amount"]
-    return Orders(orders, {row["order_id"]: Trace.parse(row["traceparent"]) for row in rows})
+    return Orders(
+        orders,
+        {row["order_id"]: Trace.parse(row["traceparent"]) for row in rows},
+        {row["order_id"]: row["deadline_at"] for row in rows},
+    )
 
 
 def _order(row: Row) -> Order:

@@ -9,6 +9,7 @@ from uuid import UUID
 
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, model_validator
 
+from shared import bodies
 from shared.money import Amount, Currency, round_money
 
 Sku = Annotated[str, Field(min_length=1, max_length=64, pattern=r"^[^\s\x00-\x1f]([^\x00-\x1f]*[^\s\x00-\x1f])?$")]
@@ -24,8 +25,8 @@ Priority = Annotated[int, Field(ge=0, le=1_000_000)]
 Limit = Annotated[int, Field(ge=0, le=1_000_000_000_000, description="absent: unlimited")]
 
 
-class Body(BaseModel):
-    model_config = ConfigDict(extra="forbid", str_max_length=500)
+class Body(bodies.Body):
+    model_config = ConfigDict(str_max_length=500)
 
 
 class AskedLine(Body):

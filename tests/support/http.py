@@ -64,7 +64,7 @@ class Issuer:
         """One that knows the issuer's key already, and checks tokens as ever."""
         known = Authenticator(ISSUER, AUDIENCE, "http://issuer.example/keys")
         known._keys = KeySet([self.key])
-        known._fetched_at = time.monotonic()
+        known._asked_at = time.monotonic()
         return known
 
     def app(self) -> FastAPI:

@@ -30,6 +30,8 @@ CREATE TABLE orders (
     CONSTRAINT ends_by_itself CHECK ((state IN ('placed', 'paying')) = (deadline_at IS NOT NULL))
 ) WITH (fillfactor = 70);
 CREATE INDEX orders_by_deadline ON orders (partition, deadline_at) WHERE deadline_at IS NOT NULL;
+CREATE INDEX orders_by_reference ON orders (external_reference);
+CREATE INDEX orders_by_state ON orders (state, order_id);
 CREATE INDEX orders_by_customer ON orders (customer_id, order_id);
 
 -- What happened to an order, as its events told it.

@@ -28,8 +28,8 @@ class Provider(Protocol):
         """Close a payment that is not captured yet; reports captured if it was too late for that."""
         ...
 
-    async def refund(self, refund_id: UUID, provider_reference: str, amount: Decimal) -> bool:
-        """Pay back; False when the provider refuses."""
+    async def refund(self, refund_id: UUID, key: UUID, provider_reference: str, amount: Decimal) -> bool:
+        """Pay back; False when the provider refuses. A no is final for its ``key``: another try needs another one."""
         ...
 
     def webhook(self, headers: dict[str, str], body: bytes) -> tuple[UUID, PaymentReport] | None:

@@ -24,7 +24,8 @@ class _Payment(BaseModel):
     redirect_url: str | None = None
 
     def report(self) -> PaymentReport:
-        return PaymentReport(self.status, self.amount, self.id, self.decline_code or "", self.redirect_url)
+        reason = (self.decline_code or "").replace("\0", "")[:200]
+        return PaymentReport(self.status, self.amount, self.id, reason, self.redirect_url)
 
 
 class _Notice(BaseModel):
@@ -64,9 +65,9 @@ class SandboxProvider:
             answer = await self._call("GET", f"/v1/payments/{provider_reference}")
         return _payment(answer).report()
 
-    async def refund(self, refund_id: UUID, provider_reference: str, amount: Decimal) -> bool:
+    async def refund(self, refund_id: UUID, key: UUID, provider_reference: str, amount: Decimal) -> bool:
         body = {"amount": f"{amount:f}", "reference": str(refund_id)}
-        answer = await self._call("POST", f"/v1/payments/{provider_reference}/refunds", json=body, key=refund_id)
+        answer = await self._call("POST", f"/v1/payments/{provider_reference}/refunds", json=body, key=key)
         _check(answer)
         return answer.json()["status"] == "succeeded"
 

@@ -17,7 +17,7 @@ from uuid import UUID, uuid5
 from services.order import store
 from services.order.decisions import PaymentReport, refunded, settle
 from services.order.payments.provider import Provider, UnknownOutcomeError
-from shared.postgres import Database, Row
+from shared.postgres import Database, Row, is_infrastructure
 from shared.telemetry import log
 from shared.work import Worker
 
@@ -41,7 +41,7 @@ RETURNING r.refund_id, r.order_id, r.amount, p.provider_reference, r.attempts, r
 
 # Also a payment given up while the call was under way: the call may yet have reached the provider.
 ASK_PAYMENT_AGAIN = """
-UPDATE payments SET due_at = now() + $2 * interval '1 second'
+UPDATE payments SET due_at = least(now() + $2 * interval '1 second', CASE WHEN closing THEN due_at END)
 WHERE payment_id = $1 AND (due_at IS NOT NULL OR state = 'declined')
 """
 
@@ -72,6 +72,7 @@ class PaymentWorker:
         self._provider = provider
         self._calls: set[asyncio.Task[None]] = set()
         self._outcomes: list[Outcome] = []
+        self._more = False  # payments were left unclaimed for want of room
         self.calling = Worker("payments", self._claim, every=1.0)
         self.storing = Worker("payment outcomes", self._store, every=1.0)
 
@@ -85,6 +86,7 @@ class PaymentWorker:
     async def _claim(self) -> bool:
         room = IN_FLIGHT - len(self._calls)
         if room <= 0:
+            self._more = True
             return False  # the next call that ends wakes this up
         async with self._database.transaction() as tx:
             payments = await tx.db.fetch(CLAIM_PAYMENTS, room, LEASE_SECONDS)
@@ -93,6 +95,7 @@ class PaymentWorker:
             self._call(self._ask_payment(row))
         for row in refunds:
             self._call(self._ask_refund(row))
+        self._more = len(payments) == room or len(refunds) == room
         return False
 
     def _call(self, call: Coroutine[Any, Any, None]) -> None:
@@ -104,7 +107,7 @@ class PaymentWorker:
         self._calls.discard(task)
         if not task.cancelled() and (error := task.exception()) is not None:
             log.error("payment call failed; it is asked about again when its lease ends", exc_info=error)
-        if len(self._calls) == IN_FLIGHT - 1:
+        if self._more:
             self.calling.wake()
 
     async def _ask_payment(self, row: Row) -> None:
@@ -140,7 +143,7 @@ class PaymentWorker:
         # A no is final for its key: asked again with the same one, the provider would repeat it for ever.
         key = uuid5(refund_id, f"after/{row['declines']}") if row["declines"] else refund_id
         try:
-            done = await self._provider.refund(key, row["provider_reference"], amount)
+            done = await self._provider.refund(refund_id, key, row["provider_reference"], amount)
         except UnknownOutcomeError as unknown:
             log.warning(
                 "refund outcome unknown", refund_id=str(refund_id), attempt=row["attempts"], reason=str(unknown)
@@ -162,9 +165,24 @@ class PaymentWorker:
         outcomes = self._outcomes[:200]
         if not outcomes:
             return False
-        await apply(self._database, outcomes)
+        try:
+            await apply(self._database, outcomes)
+        except Exception as error:
+            if is_infrastructure(error):
+                raise
+            await self._store_one_by_one(outcomes)
         del self._outcomes[: len(outcomes)]
         return bool(self._outcomes)
+
+    async def _store_one_by_one(self, outcomes: list[Outcome]) -> None:
+        """One outcome cannot be stored: the others must not wait for it. Its lease makes us ask again."""
+        for outcome in outcomes:
+            try:
+                await apply(self._database, [outcome])
+            except Exception as error:
+                if is_infrastructure(error):
+                    raise
+                log.exception("payment outcome could not be stored", order_id=str(outcome.order_id))
 
 
 async def apply(database: Database, outcomes: list[Outcome]) -> None:

@@ -103,7 +103,7 @@ async def test_a_key_that_the_issuer_rotated_in_is_fetched():
             assert (await client.get("/lamps", headers=first)).status_code == 200
             assert issuer.asked == 1
             issuer.key = ECKey.generate_key("P-256", {"kid": "second"})
-            authenticator._fetched_at -= 2
+            authenticator._asked_at -= 3
             second = {"Authorization": f"Bearer {issuer.token('lamps:read')}"}
             assert (await client.get("/lamps", headers=second)).status_code == 200
             unknown = {"Authorization": f"Bearer {Issuer().token('lamps:read')}"}
@@ -118,6 +118,6 @@ async def test_an_issuer_that_is_away_stops_newcomers_only():
     async with client_of(shop(authenticator), issuer.token("lamps:read")) as client:
         assert (await client.get("/lamps")).status_code == 503
     known = issuer.authenticator()
-    known._jwks_url, known._fetched_at = "http://127.0.0.1:9/keys", time.monotonic() - 3600
+    known._jwks_url, known._asked_at = "http://127.0.0.1:9/keys", time.monotonic() - 3600
     async with client_of(shop(known), issuer.token("lamps:read")) as client:
         assert (await client.get("/lamps")).status_code == 200
