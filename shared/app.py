@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import sys
-from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,7 +19,7 @@ from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from shared import idempotency, middleware, problems
 from shared.auth import Authenticator
 from shared.consume import Consumers
-from shared.health import Health
+from shared.health import Check, Health
 from shared.loop import ConsumerLoop, Wiring
 from shared.migrate import migrate
 from shared.postgres import Database
@@ -39,6 +39,7 @@ class Parts:
     consumers: Consumers = field(default_factory=Consumers)
     routes: Sequence[APIRouter] = ()
     workers: Sequence[Worker] = ()
+    ready: Mapping[str, Check] = field(default_factory=dict[str, Check])
     close: Callable[[], Awaitable[None]] | None = None
 
 
@@ -84,6 +85,8 @@ class Service(Generic[S]):
             return None
 
         health.ready_when("database", database_answers)
+        for name, check in parts.ready.items():
+            health.ready_when(name, check)
 
         @asynccontextmanager
         async def lifespan(_app: FastAPI) -> AsyncGenerator[None]:

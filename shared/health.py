@@ -5,13 +5,16 @@ from __future__ import annotations
 import time
 from collections.abc import Awaitable, Callable
 
+Check = Callable[[], Awaitable[str | None]]
+"""What is wrong, or None."""
+
 
 class Health:
     """The beats of a process's loops, and the checks that say whether it is ready for traffic."""
 
     def __init__(self) -> None:
         self._beats: dict[str, tuple[float, float]] = {}
-        self._checks: dict[str, Callable[[], Awaitable[str | None]]] = {}
+        self._checks: dict[str, Check] = {}
 
     def beat(self, loop: str, *, within: float = 60.0) -> None:
         """``loop`` has turned, and will again within so many seconds."""
@@ -20,8 +23,7 @@ class Health:
     def ended(self, loop: str) -> None:
         self._beats.pop(loop, None)
 
-    def ready_when(self, name: str, check: Callable[[], Awaitable[str | None]]) -> None:
-        """``check`` returns what is wrong, or None."""
+    def ready_when(self, name: str, check: Check) -> None:
         self._checks[name] = check
 
     def stuck(self) -> dict[str, float]:

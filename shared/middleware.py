@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from typing import Any, cast
 
@@ -15,6 +16,7 @@ from shared.telemetry import HTTP_SECONDS
 from shared.tracing import Trace, current_trace
 
 MAX_BODY = 2 * 1_048_576  # bytes; the largest order allowed, 2,000 lines, stays well below
+DRAINED = 64 * 1_048_576  # bytes of a body too large that are read and thrown away
 
 NUL = Problem(422, "Invalid input", "no name contains a NUL character", code="invalid")
 
@@ -47,6 +49,7 @@ class Around:
             message = await receive()
             read += len(message.get("body", b""))
             if limit is not None and read > limit:
+                await _drain(receive, message)
                 raise TooLargeError
             return message
 
@@ -60,6 +63,8 @@ class Around:
         try:
             announced = headers.get(b"content-length", b"0")
             if limit is not None and announced.isdigit() and int(announced) > limit:
+                if b"expect" not in headers:
+                    await _drain(receive, None)
                 raise TooLargeError
             if "\0" in scope["path"] or b"%00" in scope["query_string"]:
                 return await NUL.response()(scope, receive, observed)
@@ -70,6 +75,17 @@ class Around:
             route = cast("dict[str, Any]", scope).get("route")
             template: str = getattr(route, "path", "unmatched")
             HTTP_SECONDS.labels(scope["method"], template, str(status)).observe(time.perf_counter() - started)
+
+
+async def _drain(receive: Receive, message: Message | None) -> None:
+    """Let a sender finish, within reason: most do not look for an answer before, and would see a reset instead."""
+    left = DRAINED
+    try:
+        while left > 0 and (message is None or message.get("more_body", False)):
+            message = await asyncio.wait_for(receive(), 10)
+            left -= len(message.get("body", b""))
+    except TimeoutError:
+        return
 
 
 def install(app: FastAPI) -> None:

@@ -26,6 +26,11 @@ async def assemble(settings: OrderSettings, database: Database) -> Parts:
             await views.observe(db)
         return False
 
+    async def can_seal() -> str | None:
+        async with database.transaction() as tx:
+            known = await knowledge.current_key(tx)
+        return None if known else "no sealing key of the customer service yet: orders cannot be accepted"
+
     return Parts(
         handlers.build(settings.payment_deadline),
         [*routes(database, settings), webhooks.routes(database, provider)],
@@ -35,6 +40,7 @@ async def assemble(settings: OrderSettings, database: Database) -> Parts:
             Worker("retire sealing keys", lambda: knowledge.retire_keys(database), every=60),
             Worker("observe states", observe, every=5),
         ],
+        {"sealing key": can_seal},
         payments.close,
     )
 

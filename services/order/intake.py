@@ -14,7 +14,7 @@ from uuid import UUID
 
 import orjson
 import uuid_utils
-from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, model_validator
+from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, ValidationInfo, field_validator
 
 from services.order import knowledge, store
 from services.order.settings import OrderSettings
@@ -22,7 +22,7 @@ from shared import bodies
 from shared.auth import Principal
 from shared.events.order import BuyerSealed, Destination, OrderLine, OrderPlaced
 from shared.messages import Cause
-from shared.money import MINOR_DIGITS, Currency
+from shared.money import MINOR_DIGITS, Currency, round_money
 from shared.partitions import partition_of
 from shared.postgres import Tx
 from shared.problems import Problem
@@ -99,12 +99,13 @@ class OrderBody(Body):
         default=None, description="business time, only with the scope orders:import; otherwise now"
     )
 
-    @model_validator(mode="after")
-    def _amounts_fit(self) -> OrderBody:
-        digits = MINOR_DIGITS.get(self.currency, 2)
-        if self.expected_total is not None and self.expected_total != round(self.expected_total, digits):
-            raise ValueError(f"expected_total: {self.currency} has {digits} decimals")
-        return self
+    @field_validator("expected_total")
+    @classmethod
+    def _has_the_digits_of_its_currency(cls, value: Decimal | None, info: ValidationInfo) -> Decimal | None:
+        currency = str(info.data.get("currency", ""))
+        if value is not None and value != round_money(value, currency):
+            raise ValueError(f"{currency} has {MINOR_DIGITS.get(currency, 2)} decimals")
+        return value
 
 
 @dataclass(frozen=True)

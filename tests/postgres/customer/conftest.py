@@ -1,35 +1,23 @@
-"""A Postgres for these tests: that of ISTHMUS_TEST_DATABASE_URL, whose user may create databases, else their own."""
+"""A customer service with its keys, for its tests on a real database."""
 
 from __future__ import annotations
 
-import asyncio
-import os
-import socket
-import tempfile
-from asyncio.subprocess import DEVNULL
-from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit, urlunsplit
 from uuid import UUID, uuid4, uuid5
 
-import asyncpg
 import pytest
 
-from deploy.local import postgres
 from services.customer import handlers, sealing_keys
 from services.customer.keyring import Keyring
 from services.customer.people import Masks
 from shared.events.order import BuyerSealed, OrderCancelled, SealingKeyRetired
 from shared.messages import Message, Topic
-from shared.migrate import migrate
 from shared.postgres import Database
 from shared.sealing import Buyer, Recipient, SealedBuyer, seal
 from shared.topics import IDENTIFICATIONS, INTAKE, ORDERS, RETIRED_KEYS, SEALING_KEYS
 
-MIGRATIONS = Path(__file__).parents[3] / "services" / "customer" / "migrations"
 NAMESPACE = UUID(int=0x15)
 NOON = datetime(2010, 12, 1, 12, tzinfo=UTC)
 MASKS = Masks((r".+@marketplace\.example",))
@@ -38,64 +26,6 @@ INSERT INTO customers (customer_id, version, channel, tier, guest, points_balanc
 VALUES ($1, 1, 'store', 'base', $2, $3, $4, $5)
 """
 RECIPIENT = Recipient(name="Zelda Quist", street="Larkspur Lane 77", city="Ulm", postal_code="89073", country="DE")
-
-
-@pytest.fixture(scope="session")
-async def server_url() -> AsyncIterator[str]:
-    """A server's address, as a user who may create databases."""
-    given = os.environ.get("ISTHMUS_TEST_DATABASE_URL")
-    if given:
-        yield given
-        return
-    with tempfile.TemporaryDirectory(prefix="isthmus-customer-", ignore_cleanup_errors=True) as directory:
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            port = probe.getsockname()[1]
-        program = postgres.program(Path(directory), port, "secret")
-        server = await asyncio.create_subprocess_exec(*program.argv, stdout=DEVNULL, stderr=DEVNULL)
-        url = f"postgresql://{postgres.ADMIN}:secret@127.0.0.1:{port}/postgres"
-        try:
-            for _ in range(150):
-                if await postgres.ready(url):
-                    break
-                assert server.returncode is None, "Postgres ended while starting"
-                await asyncio.sleep(0.1)
-            yield url
-        finally:
-            server.send_signal(program.stop)
-            await asyncio.wait_for(server.wait(), 20)
-
-
-@pytest.fixture(scope="session")
-async def migrated(server_url: str) -> AsyncIterator[str]:
-    """The name of a migrated database from which each test gets a copy."""
-    name = f"customer_template_{uuid4().hex[:8]}"
-    await _administer(server_url, f"CREATE DATABASE {name}")
-    await migrate(_named(server_url, name), MIGRATIONS)
-    yield name
-    await _administer(server_url, f"DROP DATABASE {name} WITH (FORCE)")
-
-
-@pytest.fixture
-async def database(server_url: str, migrated: str) -> AsyncIterator[Database]:
-    name = f"customer_test_{uuid4().hex[:8]}"
-    await _administer(server_url, f"CREATE DATABASE {name} TEMPLATE {migrated}")
-    database = await Database.open(_named(server_url, name), max_size=8)
-    yield database
-    await database.close()
-    await _administer(server_url, f"DROP DATABASE {name} WITH (FORCE)")
-
-
-def _named(url: str, database: str) -> str:
-    return urlunsplit(urlsplit(url)._replace(path=f"/{database}"))
-
-
-async def _administer(url: str, statement: str) -> None:
-    connection = await asyncpg.connect(url)
-    try:
-        await connection.execute(statement)
-    finally:
-        await connection.close()
 
 
 @dataclass
