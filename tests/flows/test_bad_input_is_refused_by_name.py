@@ -95,7 +95,7 @@ FIELDS: tuple[tuple[str, Any, str], ...] = (
     ("coupon", NUL, "coupon"),
     ("expected_total", "-1", "expected_total"),
     ("expected_total", "much", "expected_total"),
-    ("expected_total", "24.901", "body"),
+    ("expected_total", "24.901", "expected_total"),
     ("expected_total", "1e999999999", "expected_total"),
     ("note", NUL, "note"),
     ("note", "x" * 2001, "note"),

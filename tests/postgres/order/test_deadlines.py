@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import random
 from collections.abc import Coroutine
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from typing import Any
 from uuid import UUID
@@ -18,7 +18,9 @@ from services.order.payments.worker import Outcome, apply
 from shared.consume import Due
 from shared.messages import Cause
 from shared.postgres import Database
-from tests.support.kernel import rows
+from shared.topics import HOLDS, IDENTIFICATIONS, QUOTES
+from tests.support.kernel import message, rows
+from tests.support.orders import held, identified, priced
 from tests.support.shop import answer, body, open_shop, order_row, paying_order, place, timeline
 
 CAPTURED = PaymentReport("captured", Decimal("40.00"), "pay_1")
@@ -129,3 +131,23 @@ async def test_deadline_and_capture_never_leave_both_or_neither(database: Databa
 @pytest.mark.long
 async def test_deadline_and_capture_never_leave_both_or_neither_1000_times(database: Database):
     await race(database, 1000, seed=random.randrange(10**6))
+
+
+async def test_an_order_whose_last_answer_came_while_the_judge_waited_is_not_expired(database: Database):
+    await open_shop(database)
+    (order_id,) = await place(database, body())
+    await make_due(database)
+    join_answers = handlers.build(300).subscriptions[0].handle
+    answers = [
+        message(IDENTIFICATIONS, identified(order_id)), message(HOLDS, held(order_id)),
+        message(QUOTES, priced(order=order_id)),
+    ]  # fmt: skip
+    async with database.transaction() as tx:
+        await join_answers(tx, answers)
+        waiting = asyncio.create_task(expire(database))
+        while not await tx.db.fetchval("SELECT count(*) FROM pg_locks WHERE NOT granted"):  # noqa: ASYNC110
+            await asyncio.sleep(0.005)
+    await waiting
+    row = await order_row(database, order_id)
+    assert (row["state"], row["closing"]) == ("paying", False)
+    assert row["deadline_at"] > datetime.now(UTC) + timedelta(seconds=200)

@@ -105,7 +105,7 @@ async def test_a_refused_order_leaves_its_idempotency_key_free(database: Databas
         ({"currency": "EURO"}, "currency"),
         ({"channel": "Shop"}, "channel"),
         ({"expected_total": "NaN"}, "expected_total"),
-        ({"expected_total": "1.234"}, "body"),
+        ({"expected_total": "1.234"}, "expected_total"),
         ({"points": -1}, "points"),
         ({"surprise": 1}, "surprise"),
         ({"payment": {"method": "cash"}}, "payment"),

@@ -300,3 +300,19 @@ async def test_what_the_handler_publishes_is_traced_to_its_cause(database: Datab
     (row,) = await rows(database, "SELECT correlationid, causationid, traceparent FROM outbox")
     assert (row["correlationid"], row["causationid"]) == ("test", str(cause))
     assert row["traceparent"].startswith("00-0af7651916cd43dd8448eb211c80319c-")
+
+
+async def test_good_messages_elsewhere_do_not_release_the_brake(database: Database):
+    loop = await fed(database, Noted())
+    poisoned = [order_record(n, n, headers={"ce_id": None}) for n in range(brake.LIMIT + 1)]
+    with pytest.raises(BrakedError):
+        await loop.take(*poisoned)
+    for begin in range(0, 2 * brake.WINDOW, 500):
+        await loop.take(*(order_record(begin + n, begin + n, partition=1) for n in range(500)))
+    with pytest.raises(BrakedError):
+        await loop.take(poisoned[-1])
+    assert len(await dead(database)) == brake.LIMIT
+    assert (await account(database, 0), await account(database, 1)) == (
+        {"dead_lettered": brake.LIMIT},
+        {"applied": 2 * brake.WINDOW},
+    )

@@ -254,3 +254,94 @@ async def test_a_restarted_consumer_goes_on_at_once_where_it_was_left(
     assert len(counted.seen) == 60
     assert await counts(database) == {"consumed": 60, "applied": 0, "duplicate": 60}
     assert await value(database, "SELECT count(*) FROM holds") == 60
+
+
+# -- what cannot be sent -----------------------------------------------------------------------------------------------
+
+
+def unheard_of() -> Topic[OrderEvent]:
+    return Topic[OrderEvent](f"test.{uuid4().hex[:12]}.v1", owner="order", key="order_id", union=OrderEvent, about="")
+
+
+async def is_sent(database: Database, seconds: float, *, but: int) -> None:
+    """The outbox comes down to so many events within this time."""
+
+    async def down() -> bool:
+        return len(await outbox(database)) == but
+
+    await eventually(down, seconds)
+
+
+async def test_an_unknown_topic_blocks_itself_only(
+    database: Database, infrastructure: Stack, topic: Topic[OrderEvent], monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(relay_module, "BLOCKED_SECONDS", 3.0)
+    missing = unheard_of()
+    await publish(database, missing, (1, 1), (2, 1))
+    await publish(database, topic, (1, 1), (3, 1))
+    async with relaying(database, infrastructure) as relay:
+        database.on_outbox = relay.wake
+        await is_sent(database, 8, but=2)
+        for sequence in range(2, 12):  # over several tries of the missing topic
+            await publish(database, missing, (1, sequence))
+            await publish(database, topic, (1, sequence))
+            await is_sent(database, 4, but=sequence + 1)
+            await asyncio.sleep(0.5)
+        await create_topics(infrastructure.bootstrap_servers, [missing])
+        await eventually(is_empty(database))
+    assert await in_log(infrastructure, topic) == {str(order_id(1)): list(range(1, 12)), str(order_id(3)): [1]}
+    assert await in_log(infrastructure, missing) == {str(order_id(1)): list(range(1, 12)), str(order_id(2)): [1]}
+
+
+async def test_a_relay_with_events_that_it_cannot_send_stays_fast_for_the_others_and_stops(
+    database: Database, infrastructure: Stack, topic: Topic[OrderEvent]
+):
+    await publish(database, topic, (1, 1), reference="x" * 2_000_000)
+    await publish(database, unheard_of(), (1, 1))
+    relay = Relay(url_of(database), infrastructure.bootstrap_servers, Health())
+    database.on_outbox = relay.wake
+    task = asyncio.create_task(relay.run())
+    await publish(database, topic, (2, 1))
+    await is_sent(database, 8, but=2)
+    began = time.monotonic()
+    for sequence in range(2, 22):
+        await publish(database, topic, (2, sequence))
+        await is_sent(database, 2, but=2)
+    assert time.monotonic() - began < 4
+    began = time.monotonic()
+    relay.stop()
+    await asyncio.wait_for(task, 4)
+    assert time.monotonic() - began < 3
+    assert len(await outbox(database)) == 2
+
+
+# -- a log that is not the one that was consumed -----------------------------------------------------------------------
+
+
+async def test_a_consumer_whose_log_was_lost_refuses_until_someone_has_looked(
+    database: Database, infrastructure: Stack, topic: Topic[OrderEvent]
+):
+    counted = Counted()
+    async with relaying(database, infrastructure):
+        await publish(database, topic, *((number, 1) for number in range(20)))
+        await eventually(is_empty(database))
+    async with database.transaction() as tx:  # as another Kafka, with a longer log, had left it
+        await tx.db.execute(
+            """INSERT INTO consumer_offsets (consumer, topic, partition, start_offset, next_offset)
+               SELECT 'note_orders', $1, partition, 1000, 1000 FROM generate_series(0, 1) AS partition""",
+            topic.name,
+        )
+    refusing = consumer(database, infrastructure, topic, counted)
+
+    async def says_why() -> bool:
+        return "beyond the end" in str(await refusing._unready())
+
+    async with consuming(refusing):
+        await eventually(says_why)
+        await asyncio.sleep(1.0)
+    assert (counted.seen, await counts(database)) == ([], {"consumed": 0, "applied": 0, "duplicate": 0})
+    async with database.transaction() as tx:  # looked at, and mended
+        await tx.db.execute("UPDATE consumer_offsets SET start_offset = 0, next_offset = 0")
+    async with consuming(consumer(database, infrastructure, topic, counted)):
+        await eventually(consumed(database, 20))
+    assert sorted(counted.seen) == sorted(order_id(number) for number in range(20))
