@@ -10,7 +10,8 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from typing import Any
+from pathlib import Path
+from typing import Annotated, Any
 
 import asyncpg
 import typer
@@ -22,6 +23,7 @@ from bench import invariants, plant, shop
 from bench.platform import SERVICES, Platform, PlatformError
 from bench.shop import Buying, Shop
 from deploy.local.errors import StackError
+from deploy.local.stack import DEFAULT
 
 console = Console(highlight=False, soft_wrap=True)
 if not console.is_terminal:
@@ -208,9 +210,9 @@ async def summary(platform: Platform, prefix: str, measured: Run, run: Run) -> N
     console.print(f"HTTP answers: {dict(run.answers)}; orders sent twice that became two: {len(run.different)}\n")
 
 
-async def demo(orders: int, rate: float, seed: int, planted: str | None) -> int:
+async def demo(orders: int, rate: float, seed: int, planted: str | None, directory: Path) -> int:
     prefix = f"demo{int(time.time())}"
-    async with Platform.connect() as platform:
+    async with Platform.connect(directory) as platform:
         with console.status("catalogue, prices, coupons, stock"):
             await prepare(platform, prefix)
         console.print(f"[bold]A shop opens[/]: {len(shop.items())} products in {len(shop.WAREHOUSES)} warehouses\n")
@@ -263,10 +265,11 @@ def main(
     rate: float = typer.Option(30.0, min=0.1, max=1000, help="orders a second"),
     seed: int = typer.Option(7, help="of the stream of orders"),
     plant: str | None = typer.Option(None, help="break an invariant on purpose, as in I1, and see it caught"),
+    stack: Annotated[Path, typer.Option(help="directory of the running stack")] = DEFAULT,
 ) -> None:
     """Show Isthmus at work, and hold it to its invariants."""
     try:
-        sys.exit(asyncio.run(demo(orders, rate, seed, plant)))
+        sys.exit(asyncio.run(demo(orders, rate, seed, plant, stack)))
     except (PlatformError, StackError) as error:
         console.print(f"[red]{error}[/]\nSee `make status` and `make logs`.")
         sys.exit(1)

@@ -13,12 +13,16 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
+from pathlib import Path
+from typing import Annotated
 
+import typer
 from rich.console import Console
 from rich.table import Table
 
 from bench.evidence import Evidence, collect
 from bench.platform import Platform
+from deploy.local.stack import DEFAULT
 from shared.topics import CARE, CUSTOMERS, HOLDS, IDENTIFICATIONS, ITEMS, ORDERS, PRICES, QUOTES, STOCK
 
 ENDED = {"rejected", "cancelled", "expired"}
@@ -255,10 +259,15 @@ def show(findings: Iterable[Finding], console: Console) -> bool:
     return held
 
 
-async def main() -> int:
-    async with Platform.connect() as platform:
+async def _check(directory: Path) -> int:
+    async with Platform.connect(directory) as platform:
         return 0 if show(await check(platform), Console()) else 1
 
 
+def main(stack: Annotated[Path, typer.Option(help="directory of the running stack")] = DEFAULT) -> None:
+    """Hold a running platform to its invariants."""
+    sys.exit(asyncio.run(_check(stack)))
+
+
 if __name__ == "__main__":
-    sys.exit(asyncio.run(main()))
+    typer.run(main)

@@ -114,28 +114,29 @@ class Replay:
         """Cancel what cancellation rows undo: one command per cancellation and order, in the order of time."""
         sold = {reference for reference, one in self.placed.items() if one["state"] in ("confirmed", "cancelled")}
         planning.match(self._plan, sold)
-        commands: dict[str, dict[str, list[Undo]]] = defaultdict(lambda: defaultdict(list))
+        of_order: dict[str, list[Undo]] = defaultdict(list)
         for undo in self._plan.undos:
-            commands[undo.order.reference][undo.row.invoice].append(undo)
-        task = self._progress.add_task("cancellations", total=sum(len(one) for one in commands.values()))
+            of_order[undo.order.reference].append(undo)
+        task = self._progress.add_task("cancellations", total=len(self._plan.undos))
         limit = asyncio.Semaphore(12)
 
-        async def cancel(reference: str) -> None:
+        async def cancel(undos: Sequence[Undo]) -> None:
             async with limit:
-                for invoice, undos in commands[reference].items():
-                    await self._cancel(reference, invoice, undos)
+                for undo in undos:
+                    await self._cancel(undo)
                     self._progress.advance(task)
 
-        await asyncio.gather(*(cancel(reference) for reference in commands))
+        await asyncio.gather(*(cancel(undos) for undos in of_order.values()))
 
-    async def _cancel(self, reference: str, invoice: str, undos: Sequence[Undo]) -> None:
+    async def _cancel(self, undo: Undo) -> None:
+        """One command per row, named by the row: however often and with whichever files it comes, it is done once."""
         body = {
             "reason": "returned_or_cancelled",
-            "lines": [{"line": undo.line, "quantity": undo.units} for undo in undos],
-            "occurred_at": undos[0].row.at.isoformat(),
+            "lines": [{"line": undo.line, "quantity": undo.units}],
+            "occurred_at": undo.row.at.isoformat(),
         }
-        path = f"/orders/{self.ids[reference]}/cancellations"
-        await self._platform.ask("order", "POST", path, json=body, key=f"{self._key}/{invoice}")
+        path = f"/orders/{self.ids[undo.order.reference]}/cancellations"
+        await self._platform.ask("order", "POST", path, json=body, key=f"replay/{undo.name}")
 
     async def _fetch(self) -> None:
         cursor: str | None = None

@@ -73,6 +73,7 @@ class Undo:
     row: Row
     order: Order
     line: int
+    name: str  # of the row, the same whichever files it is read with
 
     @property
     def units(self) -> int:
@@ -150,7 +151,9 @@ def match(plan: Plan, confirmed: Container[str]) -> None:
                 bought[line.row.customer, line.row.sku].append((order, number))
     for purchases in bought.values():
         purchases.sort(key=lambda one: (one[0].lines[one[1] - 1].row.at, one[0].reference, one[1]))
+    named: Counter[tuple[str, str]] = Counter()
     for row in sorted(plan.cancellations, key=lambda one: one.at):
+        named[row.invoice, row.sku] += 1
         if row.customer is None:
             plan.aside["cancellation by an unknown customer"] += 1
             continue
@@ -158,7 +161,8 @@ def match(plan: Plan, confirmed: Container[str]) -> None:
             line = order.lines[number - 1]
             if line.row.at <= row.at and line.left >= -row.quantity:
                 line.left += row.quantity
-                plan.undos.append(Undo(row, order, number))
+                name = f"{row.invoice}/{row.sku}/{named[row.invoice, row.sku]}"
+                plan.undos.append(Undo(row, order, number, name))
                 break
         else:
             plan.aside["cancellation without an earlier purchase to undo"] += 1
