@@ -53,6 +53,7 @@ class Authenticator:
 
     async def principal(self, token: str) -> Principal:
         """The caller of a valid token; raises a 401 that says what is wrong with it."""
+        await self._key_set()  # first: a key that is gone takes its tokens with it, also those of a constant caller
         known = self._verified.get(token)
         if known is not None:
             if known.expires_at + LEEWAY_SECONDS > time.time():

@@ -33,6 +33,7 @@ __all__ = [
 ]
 
 Place = tuple[str, int]  # topic, partition
+UNKNOWN_AFTER = 2.0  # seconds in which the broker should have told us of a topic
 
 
 class Consumer:
@@ -99,6 +100,7 @@ class Producer:
     """Idempotent, acknowledged by all replicas. After an error make a new one and send again what is in doubt."""
 
     def __init__(self, bootstrap_servers: str):
+        self._known: set[str] = set()
         self._kafka = AIOKafkaProducer(
             bootstrap_servers=bootstrap_servers, acks="all", enable_idempotence=True, linger_ms=0,
             max_request_size=8 * 1_048_576, max_batch_size=262_144, request_timeout_ms=15_000, retry_backoff_ms=100,
@@ -112,7 +114,16 @@ class Producer:
         await asyncio.wait_for(self._kafka.stop(), 5)
 
     async def send(self, topic: str, key: str, value: bytes, headers: Headers) -> asyncio.Future[Any]:
-        """Hand over one record; the future ends when it is acknowledged. Raises MessageSizeTooLargeError at once."""
+        """Hand over one record; the future ends when it is acknowledged.
+
+        Raises MessageSizeTooLargeError at once, and UnknownTopicOrPartitionError soon: others wait meanwhile.
+        """
+        if topic not in self._known:
+            try:
+                await asyncio.wait_for(self._kafka.partitions_for(topic), UNKNOWN_AFTER)
+            except TimeoutError as error:
+                raise UnknownTopicOrPartitionError(topic) from error
+            self._known.add(topic)
         return cast("asyncio.Future[Any]", await self._kafka.send(topic, value, key.encode(), headers=list(headers)))
 
 

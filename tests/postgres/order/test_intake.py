@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
+import hmac
 from typing import Any
 from uuid import UUID
 
@@ -10,6 +12,7 @@ import httpx2
 import orjson
 import pytest
 
+from services.order.intake import OrderBody, fingerprint
 from shared.postgres import Database
 from shared.sealing import unseal
 from tests.support.kernel import rows, said, value
@@ -138,6 +141,29 @@ async def test_a_channels_own_prices_and_payment_need_its_scope(database: Databa
     assert {one["field"] for one in answer.json()["errors"]} == {"placed_at", "payment.method", "lines.unit_price"}
     async with counter(database) as client:
         assert (await client.post("/orders", json=trusted)).status_code == 201
+
+
+async def test_an_order_may_name_a_quote_but_not_beside_prices_of_its_own(database: Database):
+    await open_shop(database)
+    quote_id = str(UUID(int=9))
+    lines = [{"sku": "RED-LAMP", "quantity": 1, "unit_price": "3.50"}]
+    async with counter(database) as client:
+        answer = await client.post("/orders", json=body(quote_id=quote_id))
+        other = await client.post("/orders", json=body(quote_id=str(UUID(int=8))))
+        both = await client.post("/orders", json=body("shop-2", quote_id=quote_id, lines=lines))
+        none = await client.post("/orders", json=body("shop-2", quote_id="soon"))
+    assert (answer.status_code, answer.json()["quote_id"], other.status_code) == (201, quote_id, 409)
+    for refused in (both, none):
+        assert (refused.status_code, [one["field"] for one in refused.json()["errors"]]) == (422, ["quote_id"])
+    placed = await value(database, "SELECT payload FROM outbox WHERE type LIKE '%OrderPlaced%'")
+    assert orjson.loads(placed)["quote_id"] == quote_id
+
+
+def test_a_request_of_before_there_were_quotes_keeps_its_fingerprint():
+    order = OrderBody.model_validate(body())
+    before = order.model_dump(mode="json", exclude={"quote_id"})
+    canonical = orjson.dumps(before, option=orjson.OPT_SORT_KEYS)
+    assert fingerprint(order, "key") == hmac.digest(b"key", canonical, hashlib.sha256)
 
 
 async def test_without_a_sealing_key_no_order_is_taken(database: Database):

@@ -1,8 +1,10 @@
 """Pricing over HTTP: quotes explain themselves, and errors name the field."""
 
 from collections.abc import AsyncIterator
+from datetime import UTC, datetime
 from time import time
 from typing import Any
+from uuid import UUID
 
 import httpx2
 import pytest_asyncio
@@ -65,6 +67,28 @@ async def test_a_quote_explains_itself_and_holds_nothing(client: httpx2.AsyncCli
         assert (lamp["total"], lamp["tax_percent"], lamp["tax"]) == ("15.92", "19", "2.54")
     assert (await ok(client.get("/coupons/FIVE")))["used"] == 0
     assert await outbox(database) == []
+
+
+async def test_a_quote_is_kept_and_says_until_when(client: httpx2.AsyncClient, database: Database) -> None:
+    before = datetime.now(UTC)
+    quote = await ok(client.post("/quotes", json=ask("RED-LAMP", points=100)))
+    short = await ok(client.post("/quotes", json=ask("RED-LAMP", valid_minutes=1)))
+    ends = [datetime.fromisoformat(one["valid_until"]) - before for one in (quote, short)]
+    assert [round(end.total_seconds() / 60) for end in ends] == [15, 1]
+    assert await ok(client.get(f"/quotes/{quote['quote_id']}")) == quote
+    assert (quote["state"], quote["order_id"], quote["points"]) == ("open", None, 100)
+    order = placed(1, quote=UUID(short["quote_id"]), buyer=None)
+    await handle(database, price_orders, order, recorded_at=before)
+    used = await ok(client.get(f"/quotes/{short['quote_id']}"))
+    assert (used["state"], used["order_id"]) == ("held", str(order_id(1)))
+
+
+async def test_a_quote_for_too_long_or_of_no_such_id_is_refused(client: httpx2.AsyncClient) -> None:
+    for minutes in (0, 16, "soon"):
+        asked = client.post("/quotes", json=ask("RED-LAMP", valid_minutes=minutes))
+        assert await problem(asked) == (422, "invalid", ["valid_minutes"])
+    assert (await problem(client.get(f"/quotes/{UUID(int=7)}")))[:2] == (404, "not_found")
+    assert (await problem(client.get("/quotes/none")))[:2] == (422, "invalid")
 
 
 async def test_a_quote_that_cannot_be_given_names_the_field(client: httpx2.AsyncClient) -> None:

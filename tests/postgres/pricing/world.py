@@ -28,19 +28,20 @@ def order_id(number: int) -> UUID:
 
 
 def placed(
-    number: int, *lines: OrderLine, coupon: str | None = None, buyer: UUID | None = ANNA, at: datetime = NOW
-) -> OrderPlaced:
+    number: int, *lines: OrderLine, coupon: str | None = None, buyer: UUID | None = ANNA, at: datetime = NOW,
+    quote: UUID | None = None,
+) -> OrderPlaced:  # fmt: skip
     return OrderPlaced(
         occurred_at=at, order_id=order_id(number), channel="shop", external_reference=str(number), customer_id=buyer,
-        currency="EUR", lines=lines or (LAMP,), coupon=coupon, destination=Destination(country="DE"),
+        currency="EUR", lines=lines or (LAMP,), coupon=coupon, destination=Destination(country="DE"), quote_id=quote,
     )  # fmt: skip
 
 
-def messages(*events: Event, first_sequence: int = 1) -> list[Message[Any]]:
+def messages(*events: Event, first_sequence: int = 1, recorded_at: datetime = NOW) -> list[Message[Any]]:
     return [
         Message(
             id=uuid4(), correlation_id="test", event=event, topic="test", key="", sequence=first_sequence + number,
-            recorded_at=NOW,
+            recorded_at=recorded_at,
         )
         for number, event in enumerate(events)
     ]  # fmt: skip
@@ -49,9 +50,11 @@ def messages(*events: Event, first_sequence: int = 1) -> list[Message[Any]]:
 Handler = Callable[[Tx, Batch[Any]], Awaitable[None]]
 
 
-async def handle(database: Database, handler: Handler, *events: Event, first_sequence: int = 1) -> None:
+async def handle(
+    database: Database, handler: Handler, *events: Event, first_sequence: int = 1, recorded_at: datetime = NOW
+) -> None:
     async with database.transaction() as tx:
-        await handler(tx, messages(*events, first_sequence=first_sequence))
+        await handler(tx, messages(*events, first_sequence=first_sequence, recorded_at=recorded_at))
 
 
 async def a_world(database: Database, *coupons: Coupon, since: datetime = LONG_AGO) -> None:

@@ -61,7 +61,7 @@ def when(given: Book, *events: OrderEvent) -> list[QuoteEvent]:
     for event in [twice for one in events for twice in (one, one)]:
         if isinstance(event, OrderPlaced):
             given.buyers[event.order_id] = event.customer_id
-        for answer in decide(given, event):
+        for answer in decide(given, event, NOW):
             given.evolve(answer)
             said.append(answer)
         given.note(event)
