@@ -41,7 +41,7 @@ QUERIES: Mapping[str, Mapping[str, str]] = {
     "pricing": {
         "order_prices": "SELECT order_id::text, state, version, coupon FROM order_prices",
         "coupon_uses": "SELECT coupon, order_id::text, state FROM coupon_uses",
-        "coupons": "SELECT code, used FROM coupons",
+        "quotes": "SELECT quote_id::text, order_id::text, state FROM quotes",
         "prices": "SELECT sku, version FROM price_versions",
     },
     "notify": {

@@ -107,6 +107,7 @@ def i5_process(evidence: Evidence) -> Finding:
     holding = {row["order_id"] for row in evidence.rows("inventory", "holds") if row["lines"]}
     points = {row["order_id"] for row in evidence.rows("customer", "identifications") if row["points_held"]}
     coupons = {row["order_id"] for row in evidence.rows("pricing", "coupon_uses") if row["state"] == "held"}
+    quotes = {row["order_id"] for row in evidence.rows("pricing", "quotes") if row["state"] == "held"}
     endings: dict[str, set[str]] = defaultdict(set)
     for record in evidence.log:
         if record.topic == ORDERS.name and record.type in ENDINGS:
@@ -114,7 +115,8 @@ def i5_process(evidence: Evidence) -> Finding:
     for order in orders:
         id_, state = order["order_id"], order["state"]
         if state in ENDED:
-            kept = [name for name, ids in (("stock", holding), ("points", points), ("coupon", coupons)) if id_ in ids]
+            holders = {"stock": holding, "points": points, "a coupon": coupons, "a quote": quotes}
+            kept = [what for what, ids in holders.items() if id_ in ids]
             if kept and order["settled"]:
                 broken.append(f"order {id_} is {state} and still holds {', '.join(kept)}")
             if order["settled"] and len(endings[id_]) != 1:

@@ -7,23 +7,23 @@ advance, all or nothing. If a batch fails it is replayed one message at a time, 
 from __future__ import annotations
 
 import asyncio
-import base64
 import time
 from collections import OrderedDict, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, datetime
 from typing import Any
-from uuid import UUID, uuid5
 
 from shared import envelope, progress
 from shared.brake import Brake, BrakedError
-from shared.consume import Due, Judge, Subscription
+from shared.consume import Judge, Subscription
+from shared.dead_letters import put_aside
+from shared.deadlines import Watermark
 from shared.envelope import Poison, Record, Unknown
 from shared.health import Health
 from shared.kafka import Consumer, KafkaError
 from shared.messages import Event, Message, Topic
-from shared.postgres import Database, Tx, is_infrastructure
+from shared.postgres import Database, is_infrastructure
 from shared.progress import FencedError, Place, Step
 from shared.telemetry import (
     BATCH_SECONDS,
@@ -41,12 +41,6 @@ from shared.tracing import Trace, current_trace
 MAX_BATCH = 500
 POLL_MS = 500
 ATTEMPTS = 3  # of a single message, before it is taken for poison
-LATE = 5.0  # seconds that an event may wait in the outbox before we take it for an outage
-GRACE = 10.0  # seconds without judging deadlines, after an outage or a rebalance
-OUTBOX_SINCE = """
-SELECT clock_timestamp(), (SELECT recorded_at FROM outbox ORDER BY position LIMIT 1)
-"""
-DEAD_LETTER_NAMESPACE = UUID("6d1f7f0e-2b0c-5c39-9a53-6f0a0a4d2a11")
 
 
 class BeyondLogError(Exception):
@@ -83,8 +77,8 @@ class ConsumerLoop:
         self._beyond: list[str] = []
         self._brake = Brake(f"{wiring.service}.{self.name}")
         self._sequences: OrderedDict[tuple[str, str], int] = OrderedDict()
-        self._mark: tuple[datetime, dict[Place, int]] | None = None
-        self._marked_at = self._committed_at = 0.0
+        self._watermark = Watermark(wiring.database)
+        self._committed_at = 0.0
         wiring.health.ready_when(f"consumer {self.name}", self._unready)
 
     def stop(self) -> None:
@@ -162,7 +156,7 @@ class ConsumerLoop:
         for place, position in self._positions.items():
             kafka.seek(place, position)
         self._sequences.clear()  # others may have gone on with these keys meanwhile
-        self._mark, self._marked_at = None, time.monotonic() + GRACE
+        self._watermark.restart(time.monotonic())
         log.info("partitions assigned", consumer=self.name, partitions=len(assigned))
 
     def _check_log_reaches(self, known: Mapping[Place, int], end: Mapping[Place, int]) -> None:
@@ -276,26 +270,13 @@ class ConsumerLoop:
                     poisoned += 1
                     self._brake.check(poisoned)
                     steps[record.topic, record.partition].dead_lettered += 1
-                    await self._dead_letter(tx, record, outcome.reason)
+                    await put_aside(
+                        tx, self._wiring.dead_letters.name, record,
+                        service=self._wiring.service, consumer=self.name, reason=outcome.reason,
+                    )  # fmt: skip
             await progress.advance(tx.db, self.name, steps)
         self._positions.update(positions)
         self._count(steps.values(), handled)
-
-    async def _dead_letter(self, tx: Tx, record: Record, reason: str) -> None:
-        origin = {
-            "dlq_consumer": f"{self._wiring.service}.{self.name}",
-            "dlq_topic": record.topic,
-            "dlq_partition": str(record.partition),
-            "dlq_offset": str(record.offset),
-            "dlq_reason": reason,
-        }
-        headers = [*record.headers, *((name, value.encode()) for name, value in origin.items())]
-        place = f"{self.name}/{record.topic}/{record.partition}/{record.offset}"
-        await tx.dead_letter(
-            self._wiring.dead_letters.name, _text((record.key or b"").decode(errors="replace")), record.value or b"",
-            [[_text(name), base64.b64encode(value or b"").decode()] for name, value in headers],
-            uuid5(DEAD_LETTER_NAMESPACE, place),
-        )  # fmt: skip
 
     def _count(self, steps: Iterable[Step], handled: Sequence[Message[Event]]) -> None:
         for step in steps:
@@ -340,26 +321,10 @@ class ConsumerLoop:
             log.info("offsets not committed to Kafka", consumer=self.name, reason=f"{type(error).__name__}: {error}")
 
     async def _judge_deadlines(self, kafka: Consumer, judge: Judge, now: float) -> None:
-        """When all that was in the log at some instant has been consumed, deadlines up to it may be judged.
-
-        After an outage nothing is judged for a while: what this service could not say, others could not answer.
-        """
-        if self._mark is None and now - self._marked_at >= 1.0:
-            self._marked_at = now
-            async with self._wiring.database.reading() as connection:
-                until, waiting_since = await connection.fetchrow(OUTBOX_SINCE) or (None, None)
-            assert until is not None
-            if waiting_since is not None and (until - waiting_since).total_seconds() > LATE:
-                self._marked_at = now + GRACE
-                return
-            self._mark = (until, await kafka.end(self._positions))
-        if self._mark is not None and self._placed:
-            until, ends_ = self._mark
-            if all(self._positions.get(place, -1) >= end for place, end in ends_.items()):
-                self._mark = None
-                partitions = sorted({partition for _, partition in ends_})
-                async with self._wiring.database.transaction() as tx:
-                    await judge(tx, Due(until, partitions))
+        due = await self._watermark.due(kafka, self._positions, now) if self._placed else None
+        if due is not None:
+            async with self._wiring.database.transaction() as tx:
+                await judge(tx, due)
 
     async def _unready(self) -> str | None:
         if self._beyond:
@@ -379,11 +344,6 @@ class ConsumerLoop:
 def _stops(error: Exception) -> bool:
     """Whether ``error`` ends the loop's turn instead of a message: nothing is set aside for it."""
     return isinstance(error, (FencedError, BrakedError)) or is_infrastructure(error)
-
-
-def _text(name: str) -> str:
-    """As Postgres can store it: a text holds no NUL."""
-    return name.replace("\x00", "\ufffd")
 
 
 def _day(message: Message[Event]) -> date:

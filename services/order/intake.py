@@ -32,6 +32,10 @@ from shared.tracing import Trace, current_trace
 
 MAX_LINES = 2_000
 MAX_UNITS = 1_000_000
+REQUEST = {"lines", "coupon", "points", "destination", "quote_id"}  # what is kept of it as it was asked
+BRITISH_CODE = re.compile(r"([A-Z]{1,2}[0-9][A-Z0-9]?) *[0-9][A-Z]{2}")
+# A digit among the first two, three to eight signs, or two groups: neither a name nor a whole telephone number.
+POSTAL_CODE = re.compile(r"(?=.?[0-9])(?=.{3})([A-Z0-9]{2})[A-Z0-9]{0,6}([ -][A-Z0-9]{2,4})?")
 
 Text = Annotated[str, Field(min_length=1, max_length=200)]
 
@@ -88,6 +92,9 @@ class OrderBody(Body):
     buyer: BuyerBody = BuyerBody()
     recipient: RecipientBody
     lines: Annotated[list[LineBody], Field(min_length=1, max_length=MAX_LINES)]
+    quote_id: UUID | None = Field(
+        default=None, description="of POST /quotes: the order costs what was quoted, if it asks for the same in time"
+    )
     coupon: Annotated[str, Field(min_length=1, max_length=64)] | None = None
     points: Annotated[int, Field(ge=0, le=100_000_000, strict=True)] = 0
     expected_total: Annotated[Decimal, Field(ge=0, max_digits=15, decimal_places=3)] | None = Field(
@@ -98,6 +105,14 @@ class OrderBody(Body):
     placed_at: AwareDatetime | None = Field(
         default=None, description="business time, only with the scope orders:import; otherwise now"
     )
+
+    @field_validator("quote_id")
+    @classmethod
+    def _is_the_only_price(cls, value: UUID | None, info: ValidationInfo) -> UUID | None:
+        lines: Sequence[LineBody] = info.data.get("lines", ())
+        if value is not None and any(line.unit_price is not None for line in lines):
+            raise ValueError("lines with a unit_price of the channel's own cannot have a quote's")
+        return value
 
     @field_validator("expected_total")
     @classmethod
@@ -187,7 +202,7 @@ async def place(tx: Tx, bodies: Sequence[OrderBody], settings: OrderSettings) ->
             event.order_id, body.channel, body.external_reference, print_, partition_of(str(event.order_id), ORDERS),
             body.customer_id, body.currency, body.expected_total, event.prepaid,
             body.payment.token if isinstance(body.payment, CardBody) else None,
-            event.model_dump(mode="json", include={"lines", "coupon", "points", "destination"}, exclude_none=True),
+            event.model_dump(mode="json", include=REQUEST, exclude_none=True),
             event.occurred_at,
         )
         for body, event, print_ in zip(bodies, events, prints, strict=True)
@@ -242,8 +257,11 @@ def _same(body: OrderBody, print_: bytes, known: dict[tuple[str, str], tuple[UUI
 
 
 def fingerprint(body: BaseModel, key: str) -> bytes:
-    """HMAC of the request's canonical form: it may hold personal data, so a plain hash would tell too much."""
-    canonical: dict[str, Any] = body.model_dump(mode="json")
+    """HMAC of the request's canonical form: it may hold personal data, so a plain hash would tell too much.
+
+    What is absent does not count, so that a field added later changes no older request.
+    """
+    canonical: dict[str, Any] = body.model_dump(mode="json", exclude_none=True)
     return hmac.digest(key.encode(), orjson.dumps(canonical, option=orjson.OPT_SORT_KEYS), hashlib.sha256)
 
 
@@ -255,7 +273,7 @@ def _event(body: OrderBody, order_id: UUID, at: datetime) -> OrderPlaced:
             OrderLine(line=number, sku=line.sku, quantity=line.quantity, unit_price=line.unit_price)
             for number, line in enumerate(body.lines, 1)
         ),
-        coupon=body.coupon, points=body.points, expected_total=body.expected_total,
+        quote_id=body.quote_id, coupon=body.coupon, points=body.points, expected_total=body.expected_total,
         prepaid=isinstance(body.payment, PrepaidBody),
         destination=Destination(
             country=body.recipient.country, postal_area=postal_area(body.recipient.country, body.recipient.postal_code)
@@ -270,7 +288,7 @@ def postal_area(country: str, postal_code: str | None) -> str | None:
     """
     code = (postal_code or "").strip().upper()
     if country == "GB":
-        outward = re.fullmatch(r"([A-Z]{1,2}\d[A-Z\d]?)\s*\d[A-Z]{2}", code)
+        outward = BRITISH_CODE.fullmatch(code)
         return outward[1] if outward else None
-    area = re.match(r"[A-Z\d]{2}", code)
-    return area[0] if area else None
+    area = POSTAL_CODE.fullmatch(code)
+    return area[1] if area else None

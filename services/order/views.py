@@ -95,6 +95,7 @@ class OrderView(Summary):
     version: int
     recipient_id: UUID | None
     expected_total: Decimal | None
+    quote_id: UUID | None
     waiting_for: list[str]
     deadline_at: datetime | None
     lines: list[Line]
@@ -128,7 +129,8 @@ async def order(db: Connection, order_id: UUID) -> OrderView | None:
     ]
     return OrderView(
         **{name: row[name] for name in Summary.model_fields}, version=row["version"], recipient_id=row["recipient_id"],
-        expected_total=row["expected_total"], waiting_for=waiting.get(row["state"], []), deadline_at=row["deadline_at"],
+        expected_total=row["expected_total"], quote_id=row["request"].get("quote_id"),
+        waiting_for=waiting.get(row["state"], []), deadline_at=row["deadline_at"],
         lines=lines, payment=payment, timeline=timeline,
     )  # fmt: skip
 

@@ -2,16 +2,19 @@
 
 from pathlib import Path
 
+from services.pricing import quotes
 from services.pricing.api import routes
 from services.pricing.handlers import consumers
+from services.pricing.settings import PricingSettings
 from shared.app import Parts, Service
 from shared.postgres import Database
-from shared.settings import Settings
+from shared.work import Worker
 
 
-async def assemble(_settings: Settings, database: Database) -> Parts:
-    return Parts(consumers, routes(database))
+async def assemble(settings: PricingSettings, database: Database) -> Parts:
+    forgetting = Worker("forget quotes", lambda: quotes.forget(database), every=600)
+    return Parts(consumers, routes(database, settings.quote_minutes), [forgetting])
 
 
 if __name__ == "__main__":
-    Service("pricing", Settings, Path(__file__).parent, assemble).run()
+    Service("pricing", PricingSettings, Path(__file__).parent, assemble).run()

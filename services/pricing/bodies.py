@@ -41,6 +41,9 @@ class QuoteAsked(Body):
     coupon: Label | None = None
     points: Annotated[int, Field(ge=0, le=1_000_000_000)] = 0
     customer_id: UUID | None = None
+    valid_minutes: Annotated[int, Field(ge=1, le=525_600)] | None = Field(
+        default=None, description="absent: as long as quotes are valid here, which is also the most"
+    )
 
 
 class QuotedLine(BaseModel):
@@ -59,9 +62,20 @@ class QuotedLine(BaseModel):
     tax: Decimal
 
 
-class Quote(BaseModel):
-    """What an order would cost now. Nothing is held: a coupon may be used up, or a price changed, when it comes."""
+class QuoteShown(BaseModel):
+    """What an order costs that names ``quote_id``, asks for the same, and is recorded before ``valid_until``.
 
+    Prices, tier and tax stay; stock, points and the coupon's use are not held. ``state``: open; held by ``order_id``;
+    spent, once that order is confirmed.
+    """
+
+    quote_id: UUID
+    valid_until: datetime
+    state: str
+    order_id: UUID | None
+    country: str
+    customer_id: UUID | None
+    points: int
     currency: str
     tier: str
     coupon: str | None

@@ -52,9 +52,13 @@ class Coupon:
             return Refusal("coupon_not_valid", f"{self.code} is limited per customer: the order must name one")
         if self.minimum is not None and value < self.minimum:
             return Refusal("coupon_minimum", f"{self.code} needs an order of {self.minimum} {self.currency} or more")
+        return self.used_up(ask.customer_id)
+
+    def used_up(self, customer_id: UUID | None) -> Refusal | None:
+        """Why there is no use left, in total or for this customer."""
         if self.limit_total is not None and self.used >= self.limit_total:
             return Refusal("coupon_used_up", f"{self.code} has been used up")
-        held = self.held_by.get(ask.customer_id, 0) if ask.customer_id is not None else 0
+        held = self.held_by.get(customer_id, 0) if customer_id is not None else 0
         if self.limit_per_customer is not None and held >= self.limit_per_customer:
             return Refusal("coupon_used_up", f"the customer has used {self.code} up")
         return None

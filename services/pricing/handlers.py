@@ -19,10 +19,10 @@ consumers = Consumers()
 
 @consumers.on(ORDERS)
 async def price_orders(tx: Tx, batch: Batch[OrderEvent]) -> None:
-    """Answer every order with what it costs, and take back the coupon's use that an ended order held."""
+    """Answer every order with what it costs, and take back the coupon's use and the quote that an ended order held."""
     book = await store.load(tx, [message.event for message in batch])
     for message in batch:
-        for event in decide(book, message.event):
+        for event in decide(book, message.event, message.recorded_at):
             sequence = book.evolve(event)
             tx.publish(QUOTES, event, cause=message, sequence=sequence)
         book.note(message.event)

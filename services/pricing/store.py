@@ -8,11 +8,19 @@ from datetime import date, datetime
 from decimal import Decimal
 from uuid import UUID
 
+from services.pricing import quotes
 from services.pricing.asks import Ask
 from services.pricing.decisions import Book, OrderPrice
 from services.pricing.discounts import Coupon, TierRule
 from services.pricing.rules import ListPrice, Rules
-from shared.events.order import OrderCancelled, OrderEvent, OrderExpired, OrderPlaced, OrderRejected
+from shared.events.order import (
+    OrderCancelled,
+    OrderConfirmed,
+    OrderEvent,
+    OrderExpired,
+    OrderPlaced,
+    OrderRejected,
+)
 from shared.postgres import Connection, Row, Tx
 
 ORDERS = """
@@ -85,9 +93,10 @@ ORDER_PRICE = "SELECT order_id, state, coupon, answer FROM order_prices WHERE or
 
 
 async def load(tx: Tx, events: Iterable[OrderEvent]) -> Book:
-    """The orders of these events and the rules they need; orders locked in id order, then coupons in code order."""
+    """The orders of these events, and what they need. Locked are orders, then quotes, then coupons, each sorted."""
     placed: dict[UUID, OrderPlaced] = {}
     orders: set[UUID] = set()
+    confirmed: set[UUID] = set()
     for event in events:
         match event:
             case OrderPlaced():
@@ -95,21 +104,26 @@ async def load(tx: Tx, events: Iterable[OrderEvent]) -> Book:
                 orders.add(event.order_id)
             case OrderRejected() | OrderCancelled() | OrderExpired():
                 orders.add(event.order_id)
+            case OrderConfirmed():
+                confirmed.add(event.order_id)
             case _:
                 pass
-    if not orders:
+    if not orders and not confirmed:
         return Book()
     known = {row["order_id"]: _order(row) for row in await tx.db.fetch(ORDERS, sorted(orders))}
-    asks = [Ask.of(order) for order_id, order in placed.items() if order_id not in known]
+    new = [order for order_id, order in placed.items() if order_id not in known]
+    named = {order.quote_id for order in new if order.quote_id is not None}
+    quoted = await quotes.lock(tx, named, confirmed | known.keys())
+    asks = [Ask.of(order) for order in new]
     held = [(order.coupon, order.customer_id) for order in known.values() if order.coupon is not None]
     coupons = await _coupons(
         tx.db, LOCK_COUPONS,
         {code for code, _ in held} | {ask.coupon for ask in asks if ask.coupon is not None},
         {buyer for _, buyer in held if buyer} | {ask.customer_id for ask in asks if ask.customer_id},
     )  # fmt: skip
-    rules = await _rules(tx.db, asks, coupons)
+    rules = await _rules(tx.db, [Ask.of(order) for order in new if order.quote_id is None], coupons)
     buyers = {order_id: order.customer_id for order_id, order in placed.items()}
-    return Book(rules=rules, orders=known, buyers=buyers)
+    return Book(rules=rules, orders=known, buyers=buyers, quotes=quoted)
 
 
 def _order(row: Row) -> OrderPrice:
@@ -180,6 +194,7 @@ async def save(tx: Tx, book: Book) -> None:
         )  # fmt: skip
     if released := sorted(book.released_orders - book.new_orders):
         await tx.db.execute(RELEASE_ORDERS, released, [book.orders[order_id].version for order_id in released])
+    await quotes.save(tx, [book.quotes[quote_id] for quote_id in sorted(book.changed_quotes)])
     if book.uses:
         codes = sorted({code for code, _ in book.uses})
         await tx.db.execute(SAVE_USED, codes, [book.rules.coupons[code].used for code in codes])

@@ -29,7 +29,7 @@ def _id(of: str) -> str:
 # One order throughout: one RED-LAMP and two BLUE-CUPs, with ten per cent off and 100 points redeemed.
 SAMPLES: Mapping[str, Any] = {
     "occurred_at": "2026-03-01T12:00:00Z", "valid_from": "2026-03-01T00:00:00Z", "retired_at": "2026-03-02T00:00:00Z",
-    **{f"{of}_id": _id(of) for of in ("order", "customer", "recipient", "payment", "refund", "key")},
+    **{f"{of}_id": _id(of) for of in ("order", "customer", "recipient", "payment", "refund", "key", "quote")},
     "channel": "shop", "external_reference": "shop-1001", "currency": "EUR", "coupon": "WELCOME10", "points": 100,
     "expected_total": "47.96", "amount": "47.96", "total": "47.96", "discount": "5.44", "tax": "7.81",
     "points_value": "1.00", "points_held": 100, "prepaid": True, "late": True, "country": "DE", "postal_area": "10",

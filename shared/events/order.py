@@ -39,6 +39,7 @@ class OrderPlaced(Event):
     expected_total: Decimal | None = None
     prepaid: bool = False
     destination: Destination
+    quote_id: UUID | None = None  # the quote whose price it is to have
 
 
 class PaymentRequested(Event):

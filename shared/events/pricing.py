@@ -43,12 +43,14 @@ class OrderPriced(Event):
     tax: Decimal
     total: Decimal
     coupon: str | None = None
+    quote_id: UUID | None = None  # whose price this is; absent where it was priced when it came
 
 
 class PriceRefused(Event):
     """No price can be given.
 
-    ``reason`` is no_price, coupon_unknown, coupon_not_valid, coupon_minimum, coupon_used_up or points_exceed_total.
+    ``reason`` is no_price, coupon_unknown, coupon_not_valid, coupon_minimum, coupon_used_up, points_exceed_total,
+    quote_unknown, quote_differs, quote_expired or quote_used.
     """
 
     order_id: UUID

@@ -186,12 +186,13 @@ class Market:
         return sum(kept, Decimal(0))
 
     async def gives_everything_back(self, order_id: str) -> None:
-        """Within seconds nothing is held for the order: no stock, no coupon, no points, no money."""
+        """Within seconds nothing is held for the order: no stock, no coupon, no quote, no points, no money."""
 
         async def nothing_kept() -> bool:
             held = [
                 *await self.rows("inventory", "SELECT FROM hold_lines WHERE order_id = $1", order_id),
                 *await self.rows("pricing", "SELECT FROM coupon_uses WHERE order_id = $1 AND state = 'held'", order_id),
+                *await self.rows("pricing", "SELECT FROM quotes WHERE order_id = $1 AND state = 'held'", order_id),
                 *await self.rows("customer", "SELECT FROM identifications WHERE order_id = $1 AND points_held > 0",
                                  order_id),
             ]  # fmt: skip

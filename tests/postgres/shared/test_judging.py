@@ -11,9 +11,10 @@ import pytest
 
 from shared import progress
 from shared.consume import Due, Subscription
+from shared.deadlines import GRACE, LATE
 from shared.events.order import OrderEvent
 from shared.kafka import Consumer
-from shared.loop import GRACE, LATE, BeyondLogError, ConsumerLoop
+from shared.loop import BeyondLogError, ConsumerLoop
 from shared.messages import Batch, Cause
 from shared.postgres import Database, Tx
 from shared.progress import Place
@@ -86,7 +87,7 @@ async def settled(database: Database) -> Judged:
     """One whose partitions were assigned long ago."""
     judged = Judged(database)
     await judged.assigned()
-    judged.loop._marked_at = judged.now - 1
+    judged.loop._watermark._next = judged.now
     return judged
 
 

@@ -93,7 +93,7 @@ def tables() -> dict[str, dict[str, Rows]]:
                 {"order_id": BAD, "state": "priced", "version": 2, "coupon": None},
             ],
             "coupon_uses": [{"coupon": "ten", "order_id": BAD, "state": "released"}],
-            "coupons": [{"code": "ten", "used": 0}],
+            "quotes": [{"quote_id": "q", "order_id": None, "state": "open"}],
             "prices": [{"sku": "lamp", "version": 1}],
         },
         "notify": {"care": [{"order_id": GOOD, "version": 1}]},
