@@ -231,6 +231,7 @@ PLANTED: tuple[tuple[str, str, Plant], ...] = (
     ("I5", "a refused order that holds stock", change("inventory", "holds", 1, lines=1)),
     ("I5", "a refused order that holds points", change("customer", "identifications", 1, points_held=5)),
     ("I5", "a refused order that holds a coupon", change("pricing", "coupon_uses", state="held")),
+    ("I5", "a refused order that holds a quote", change("pricing", "quotes", state="held", order_id=BAD)),
     ("I5", "an order that is stuck", change("order", "orders", 1, **STUCK)),
     ("I5", "an open order without a deadline", change("order", "orders", 1, state="placed")),
     ("I6", "a version that nobody heard of", change("order", "orders", 0, version=5)),
