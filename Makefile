@@ -20,8 +20,9 @@ help: ## print this
 demo: up ## start the stack, let customers order, show what happens (PLANT=I1: break an invariant, see it caught)
 	@$(BIN)/python -m bench.demo $(if $(PLANT),--plant $(PLANT))
 
-replay: up ## send past orders from files through the stack: make replay DATA=file-or-folder [STOCK=scarce]
+replay: ## send past orders from files through the stack: make replay DATA=file-or-folder [STOCK=scarce]
 	@test -n "$(DATA)" || { echo "Say which: make replay DATA=path/to/orders.csv (or a folder of them)" >&2; exit 2; }
+	@$(MAKE) up
 	@$(BIN)/python -m bench.replay "$(DATA)" --stock $(STOCK)
 
 up: env ## start Kafka, Postgres and all services, or find them running

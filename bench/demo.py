@@ -211,6 +211,8 @@ async def summary(platform: Platform, prefix: str, measured: Run, run: Run) -> N
 
 
 async def demo(orders: int, rate: float, seed: int, planted: str | None, directory: Path) -> int:
+    if planted is not None:
+        plant.check(planted)
     prefix = f"demo{int(time.time())}"
     async with Platform.connect(directory) as platform:
         with console.status("catalogue, prices, coupons, stock"):
@@ -236,6 +238,10 @@ async def demo(orders: int, rate: float, seed: int, planted: str | None, directo
             if planted is not None:
                 await plant.undo(platform, planted)
         held = invariants.show(findings, console)
+        if planted is not None:
+            caught = any(finding.id == planted and not finding.held for finding in findings)
+            verdict = "was caught, and is mended; the exit code 1 is meant" if caught else "was NOT caught"
+            console.print(f"\n[yellow]{planted} was broken on purpose: it {verdict}[/]")
         urls = platform.stack
         console.print(
             "\nThe stack stays up. Where to look next:\n"

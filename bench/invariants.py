@@ -21,7 +21,8 @@ from rich.console import Console
 from rich.table import Table
 
 from bench.evidence import Evidence, collect
-from bench.platform import Platform
+from bench.platform import Platform, PlatformError
+from deploy.local.errors import StackError
 from deploy.local.stack import DEFAULT
 from shared.topics import CARE, CUSTOMERS, HOLDS, IDENTIFICATIONS, ITEMS, ORDERS, PRICES, QUOTES, STOCK
 
@@ -268,7 +269,11 @@ async def _check(directory: Path) -> int:
 
 def main(stack: Annotated[Path, typer.Option(help="directory of the running stack")] = DEFAULT) -> None:
     """Hold a running platform to its invariants."""
-    sys.exit(asyncio.run(_check(stack)))
+    try:
+        sys.exit(asyncio.run(_check(stack)))
+    except (PlatformError, StackError, OSError) as error:
+        Console().print(f"[red]{error}[/]\nIs the stack up? See `make status`.")
+        sys.exit(1)
 
 
 if __name__ == "__main__":

@@ -59,6 +59,12 @@ VIOLATIONS = {
 }
 
 
+def check(invariant: str) -> None:
+    """Raise PlatformError unless a violation of ``invariant`` can be planted."""
+    if invariant not in VIOLATIONS:
+        raise PlatformError(f"no violation of {invariant} can be planted here; choose from {', '.join(VIOLATIONS)}")
+
+
 async def plant(platform: Platform, invariant: str) -> None:
     """Break ``invariant`` in the running platform's tables."""
     await _run(platform, invariant, mend=False)
@@ -69,9 +75,7 @@ async def undo(platform: Platform, invariant: str) -> None:
 
 
 async def _run(platform: Platform, invariant: str, *, mend: bool) -> None:
-    violation = VIOLATIONS.get(invariant)
-    if violation is None:
-        raise PlatformError(f"no violation of {invariant} can be planted here; choose from {', '.join(VIOLATIONS)}")
+    violation = VIOLATIONS[invariant]
     connection = await asyncpg.connect(platform.stack.database_url(violation.service))
     try:
         await connection.execute(violation.mend if mend else violation.break_)

@@ -41,8 +41,14 @@ class Problem(Exception):  # noqa: N818 - the field's own word, RFC 9457
 
 def invalid(errors: Sequence[Any]) -> Problem:
     """422 from pydantic's error list; inputs are not echoed, since they may be personal."""
-    fields = [{"field": field_name(error["loc"]), "message": str(error["msg"])} for error in errors[:50]]
+    fields = [{"field": field_name(error["loc"]), "message": _message(error)} for error in errors[:50]]
     return Problem(422, "Invalid input", f"{len(errors)} field(s) are not acceptable", code="invalid", errors=fields)
+
+
+def _message(error: Any) -> str:
+    if error["type"] in ("model_attributes_type", "dict_type") and field_name(error["loc"]) == "body":
+        return "a JSON object is expected, with Content-Type: application/json"
+    return str(error["msg"]).removeprefix("Value error, ")
 
 
 def field_name(location: Sequence[int | str]) -> str:

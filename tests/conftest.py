@@ -16,6 +16,10 @@ from tests.support.databases import Databases
 
 ROOT = Path(__file__).resolve().parents[1]
 
+# A Kafka or a database of the developer's own, named in the shell for `make up`, is none for tests to write to.
+for name in ("KAFKA_BOOTSTRAP_SERVERS", *(f"{service.upper()}_DATABASE_URL" for service in SERVICES)):
+    os.environ.pop(name, None)
+
 
 @pytest.fixture(scope="session")
 def infrastructure() -> Generator[Stack]:

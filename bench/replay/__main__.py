@@ -102,13 +102,22 @@ class Replay:
         total = len(self.ids)
         task = self._progress.add_task("orders settled", total=total)
         until = time.monotonic() + 600
-        while open_ := await self._platform.open_orders():
+        while open_ := await self._open():
             self._progress.update(task, completed=max(0, total - open_))
             if time.monotonic() > until:
-                raise PlatformError(f"{open_} orders are still open after ten minutes")
+                raise PlatformError(f"{open_} orders or more are still open after ten minutes")
             await asyncio.sleep(0.2)
         self._progress.update(task, completed=total)
         await self._fetch()
+
+    async def _open(self) -> int:
+        """How many of the channel's orders are open; counted up to 500 of each state."""
+        pages = [
+            (await self._platform.ask("order", "GET", "/orders", params=params)).json()["items"]
+            for state in ("placed", "paying")
+            if (params := {"channel": self.channel, "state": state, "limit": 500})
+        ]
+        return sum(len(page) for page in pages)
 
     async def _undo(self) -> None:
         """Cancel what cancellation rows undo: one command per cancellation and order, in the order of time."""
@@ -171,7 +180,7 @@ def account(plan: Plan, replay: Replay, stock: Stock) -> bool:
             and one["state"] in ("confirmed", "cancelled")]  # fmt: skip
     refused = [order for order in plan.orders if order not in sold]
     gross = sum((Decimal(replay.placed[order.reference]["total"]) for order in sold), Decimal(0))
-    net = gross - sum((_taken_back(replay.placed[order.reference]) for order in sold), Decimal(0))
+    net = gross - sum((Decimal(replay.placed[order.reference]["cancelled_amount"]) for order in sold), Decimal(0))
     in_file = sum((order.amount for order in plan.orders), Decimal(0))
     file_sold = sum((order.amount for order in sold), Decimal(0))
     undone = sum((undone_amount(order) for order in sold), Decimal(0))
@@ -181,7 +190,8 @@ def account(plan: Plan, replay: Replay, stock: Stock) -> bool:
     if stock == "scarce":
         money.add_row("orders refused for want of stock", f"{in_file - file_sold:,.2f}", "", "")
     money.add_row("orders confirmed", f"{file_sold:,.2f}", f"{gross:,.2f}", f"{gross - file_sold:,.2f}")
-    money.add_row("less cancellations", f"{file_sold - undone:,.2f}", f"{net:,.2f}", f"{net - file_sold + undone:,.2f}")
+    left_in_file = file_sold - undone
+    money.add_row("after cancellations", f"{left_in_file:,.2f}", f"{net:,.2f}", f"{net - left_in_file:,.2f}")
     console.print(money)
     differing = sum(undo.row.unit_price != undo.order.lines[undo.line - 1].row.unit_price for undo in plan.undos)
     if differing:
@@ -191,7 +201,7 @@ def account(plan: Plan, replay: Replay, stock: Stock) -> bool:
     if refused:
         _list_refusals(refused, outcome)
     complete = stock == "scarce" or not refused
-    return left == 0 and complete and gross == file_sold and net == file_sold - undone
+    return left == 0 and complete and gross == file_sold and net == left_in_file
 
 
 def undone_amount(order: Order) -> Decimal:
@@ -201,10 +211,6 @@ def undone_amount(order: Order) -> Decimal:
 
 def _part(row: rows.Row, units: int) -> Decimal:
     return (units * row.unit_price).quantize(Decimal("0.01"), rounding="ROUND_HALF_UP")
-
-
-def _taken_back(order: dict[str, Any]) -> Decimal:
-    return Decimal(order["total"] if order["state"] == "cancelled" else order["cancelled_amount"])
 
 
 def _list_refusals(refused: Sequence[Order], outcome: dict[str, dict[str, Any] | None]) -> None:

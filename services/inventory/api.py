@@ -15,6 +15,7 @@ from services.inventory.commands import Movement
 from shared import bodies, idempotency, paging
 from shared.auth import Principal, requires
 from shared.commands import command_cause
+from shared.countries import Country
 from shared.events.inventory import ItemRegistered
 from shared.money import Currency
 from shared.paging import Cursor, Limit, Page
@@ -23,7 +24,6 @@ from shared.problems import Problem
 
 Sku = Annotated[str, Field(min_length=1, max_length=64, pattern=r"^[^\s/]([^/]*[^\s/])?$")]
 Code = Annotated[str, Field(min_length=1, max_length=32, pattern=r"^\S+$")]
-Country = Annotated[str, Field(pattern=r"^[A-Z]{2}$", description="ISO 3166 alpha-2")]
 Quantity = Annotated[int, Field(ge=1, le=1_000_000_000, strict=True)]
 IdempotencyKey = Annotated[str, Header(min_length=1, max_length=200, description="sent again, finds the first answer")]
 

@@ -6,7 +6,7 @@ import re
 import time
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 from uuid import UUID
 
 from fastapi import APIRouter, Header, Query, Response
@@ -25,6 +25,7 @@ from shared.paging import Cursor, Limit, Page
 from shared.postgres import Database
 from shared.problems import Problem
 
+State = Literal["placed", "paying", "confirmed", "rejected", "cancelled", "expired", "closed"]
 OPEN = frozenset({"placed", "paying"})
 LONGEST_WAIT = 30.0
 
@@ -94,7 +95,7 @@ def routes(database: Database, settings: OrderSettings) -> Sequence[APIRouter]:
 
     @router.get("/orders", summary="Orders, newest first")
     async def list_orders(
-        _: Annotated[Principal, requires("orders:read")], state: Annotated[str | None, Query(max_length=20)] = None,
+        _: Annotated[Principal, requires("orders:read")], state: State | None = None,
         channel: Annotated[str | None, Query(max_length=63)] = None, customer_id: UUID | None = None,
         external_reference: Annotated[str | None, Query(max_length=200)] = None, cursor: Cursor = None,
         limit: Limit = 50,

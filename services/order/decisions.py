@@ -123,6 +123,8 @@ class Order:
             case OrderRejected(reason=reason):
                 self._end("rejected", reason)
             case OrderCancelled(reason=reason):
+                if self.state == "confirmed" and self.total is not None:
+                    self.cancelled_amount = self.total
                 self._end("cancelled", reason)
             case OrderExpired(waiting_for=missing):
                 self._end("expired", ", ".join(missing))

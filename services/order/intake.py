@@ -20,6 +20,7 @@ from services.order import knowledge, store
 from services.order.settings import OrderSettings
 from shared import bodies
 from shared.auth import Principal
+from shared.countries import Country
 from shared.events.order import BuyerSealed, Destination, OrderLine, OrderPlaced
 from shared.messages import Cause
 from shared.money import MINOR_DIGITS, Currency, round_money
@@ -65,7 +66,7 @@ class RecipientBody(Recipient, Body):
     city: Text
     postal_code: Annotated[str, Field(max_length=20)] | None = None
     region: Annotated[str, Field(max_length=100)] | None = None
-    country: Annotated[str, Field(pattern=r"^[A-Z]{2}$", description="ISO 3166 alpha-2")]
+    country: Country
     phone: Annotated[str, Field(max_length=40)] | None = None
 
 

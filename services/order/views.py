@@ -9,7 +9,8 @@ from uuid import UUID
 
 from pydantic import BaseModel
 
-from shared.postgres import Connection
+from shared.money import round_money
+from shared.postgres import Connection, Row
 from shared.telemetry import PROCESS_STATES
 
 ORDER = """
@@ -119,7 +120,8 @@ async def order(db: Connection, order_id: UUID) -> OrderView | None:
     if row["payment_id"] is not None:
         payment = PaymentView(
             payment_id=row["payment_id"], provider=row["provider"], state=row["payment_state"], amount=row["amount"],
-            captured=row["captured"], refunded=row["refunded"], redirect_url=row["redirect_url"],
+            captured=round_money(row["captured"], row["currency"]),
+            refunded=round_money(row["refunded"], row["currency"]), redirect_url=row["redirect_url"],
         )  # fmt: skip
     legs = {"identification": row["identified"], "price": row["priced_lines"] is not None, "stock": row["held"]}
     waiting = {"placed": [leg for leg, there in legs.items() if not there], "paying": ["payment"]}
@@ -128,7 +130,7 @@ async def order(db: Connection, order_id: UUID) -> OrderView | None:
         for step in await db.fetch(TIMELINE, order_id)
     ]
     return OrderView(
-        **{name: row[name] for name in Summary.model_fields}, version=row["version"], recipient_id=row["recipient_id"],
+        **_summary(row), version=row["version"], recipient_id=row["recipient_id"],
         expected_total=row["expected_total"], quote_id=row["request"].get("quote_id"),
         waiting_for=waiting.get(row["state"], []), deadline_at=row["deadline_at"],
         lines=lines, payment=payment, timeline=timeline,
@@ -140,7 +142,14 @@ async def orders(
     reference: str | None, limit: int,
 ) -> list[Summary]:  # fmt: skip
     """Newest first."""
-    return [Summary(**row) for row in await db.fetch(LIST, after, state, channel, customer_id, reference, limit)]
+    return [
+        Summary(**_summary(row)) for row in await db.fetch(LIST, after, state, channel, customer_id, reference, limit)
+    ]
+
+
+def _summary(row: Row) -> dict[str, Any]:
+    summary = {name: row[name] for name in Summary.model_fields}
+    return summary | {"cancelled_amount": round_money(row["cancelled_amount"], row["currency"])}
 
 
 async def state_of(db: Connection, order_id: UUID) -> str | None:

@@ -45,7 +45,7 @@ def test_with_ample_stock_the_platform_and_the_file_agree_to_the_cent(stack: Sta
     file = DATA / f"{month}.csv.gz"
     said = replay(stack, file, "ample")
     gross, net = totals([str(file)])
-    for what, amount in (("orders confirmed", gross), ("less cancellations", net)):
+    for what, amount in (("orders confirmed", gross), ("after cancellations", net)):
         assert re.search(rf"{what}\s+│\s+{amount:,.2f} │\s+{amount:,.2f} │\s+0\.00", said), said
     assert re.search(r"not accounted for\s+│\s+0", said), said
 
