@@ -105,10 +105,11 @@ def i4_acknowledged(evidence: Evidence) -> Finding:
 def i5_process(evidence: Evidence) -> Finding:
     broken: list[str] = []
     orders = evidence.rows("order", "orders")
-    holding = {row["order_id"] for row in evidence.rows("inventory", "holds") if row["lines"]}
+    holding = {row["order_id"]: row["goods"] for row in evidence.rows("inventory", "holds") if row["goods"]}
     points = {row["order_id"] for row in evidence.rows("customer", "identifications") if row["points_held"]}
     coupons = {row["order_id"] for row in evidence.rows("pricing", "coupon_uses") if row["state"] == "held"}
     quotes = {row["order_id"] for row in evidence.rows("pricing", "quotes") if row["state"] == "held"}
+    unpaid = {row["order_id"] for row in evidence.rows("order", "payments") if row["overdue"]}
     endings: dict[str, set[str]] = defaultdict(set)
     for record in evidence.log:
         if record.topic == ORDERS.name and record.type in ENDINGS:
@@ -116,7 +117,8 @@ def i5_process(evidence: Evidence) -> Finding:
     for order in orders:
         id_, state = order["order_id"], order["state"]
         if state in ENDED:
-            holders = {"stock": holding, "points": points, "a coupon": coupons, "a quote": quotes}
+            holders = {"stock": set(holding), "points": points, "a coupon": coupons, "a quote": quotes,
+                       "a payment that nobody asks about": unpaid}  # fmt: skip
             kept = [what for what, ids in holders.items() if id_ in ids]
             if kept and order["settled"]:
                 broken.append(f"order {id_} is {state} and still holds {', '.join(kept)}")
@@ -126,7 +128,25 @@ def i5_process(evidence: Evidence) -> Finding:
             broken.append(f"order {id_} is {state} and stuck: deadline {order['deadline_at']}")
         elif endings[id_] and state in RESTING:
             broken.append(f"order {id_} is {state} and was ended, too")
-    return Finding("I5", "every order ends once or has a deadline; a failed end holds nothing", len(orders), broken)
+        elif state == "confirmed" and order["settled"] and holding.get(id_) != order["goods"]:
+            broken.append(f"order {id_} is confirmed for {order['goods']} and holds {holding.get(id_)}")
+        elif state == "confirmed" and order["settled"] and order["coupon"] and id_ not in coupons:
+            broken.append(f"order {id_} is confirmed and no longer holds its coupon {order['coupon']}")
+    broken += _sums_differ(evidence)
+    statement = "an order ends once or has a deadline; ended it holds nothing, confirmed all it should"
+    return Finding("I5", statement, len(orders), broken)
+
+
+def _sums_differ(evidence: Evidence) -> Iterable[str]:
+    """Counters beside what they count."""
+    for row in evidence.rows("customer", "customers"):
+        if (row["points_held"], row["points_balance"]) != (row["held_for_orders"], row["entered"]):
+            told = f"balance {row['points_balance']}, held {row['points_held']}"
+            counted = f"entered {row['entered']}, held by orders {row['held_for_orders']}"
+            yield f"points of {row['customer_id']}: {told}; {counted}"
+    for row in evidence.rows("pricing", "coupons"):
+        if row["used"] != row["held"]:
+            yield f"coupon {row['code']}: used {row['used']}, held by {row['held']} orders"
 
 
 # Topic, service, table, key column, version column.

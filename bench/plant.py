@@ -27,10 +27,9 @@ VIOLATIONS = {
     ),
     "I3": Violation(
         "order",
-        """UPDATE payments SET captured = captured + 1 WHERE payment_id =
-           (SELECT payment_id FROM payments WHERE state = 'captured' ORDER BY payment_id LIMIT 1)""",
-        """UPDATE payments SET captured = captured - 1 WHERE payment_id =
-           (SELECT payment_id FROM payments WHERE state = 'captured' ORDER BY payment_id LIMIT 1)""",
+        """UPDATE payments SET captured = captured + 1, redirect_url = 'planted' WHERE payment_id =
+           (SELECT payment_id FROM payments WHERE state = 'captured' AND redirect_url IS NULL LIMIT 1)""",
+        "UPDATE payments SET captured = captured - 1, redirect_url = NULL WHERE redirect_url = 'planted'",
     ),
     "I5": Violation(  # of a partition that is not there: else the service would end it, and say so in Kafka for ever
         "order",

@@ -20,7 +20,7 @@ from aiokafka.errors import (
 )
 
 from shared.envelope import Headers, Record
-from shared.messages import Topic
+from shared.messages import DAY_MS, Topic
 
 __all__ = [
     "Consumer",
@@ -163,6 +163,8 @@ async def create_topics(bootstrap_servers: str, topics: Sequence[Topic[Any]], re
                 topic_configs={
                     "cleanup.policy": "delete",
                     "retention.ms": str(topic.retention_ms),
+                    # a segment goes as a whole, when its last record is old enough: days, so that a week is not two
+                    **({"segment.ms": str(DAY_MS)} if topic.retention_ms > 0 else {}),
                     "max.message.bytes": str(topic.max_message_bytes),
                 },
             )

@@ -138,7 +138,7 @@ class Replay:
         await asyncio.gather(*(cancel(undos) for undos in of_order.values()))
 
     async def _cancel(self, undo: Undo) -> None:
-        """One command per row, named by the row: however often and with whichever files it comes, it is done once."""
+        """One command per row, named by the row: sent again, it finds that its order has heard it."""
         body = {
             "reason": "returned_or_cancelled",
             "lines": [{"line": undo.line, "quantity": undo.units}],
@@ -178,7 +178,8 @@ def account(plan: Plan, replay: Replay, stock: Stock) -> bool:
     outcome = {order.reference: replay.placed.get(order.reference) for order in plan.orders}
     sold = [order for order in plan.orders if (one := outcome[order.reference]) and one["total"] is not None
             and one["state"] in ("confirmed", "cancelled")]  # fmt: skip
-    refused = [order for order in plan.orders if order not in sold]
+    sold_references = {order.reference for order in sold}
+    refused = [order for order in plan.orders if order.reference not in sold_references]
     gross = sum((Decimal(replay.placed[order.reference]["total"]) for order in sold), Decimal(0))
     net = gross - sum((Decimal(replay.placed[order.reference]["cancelled_amount"]) for order in sold), Decimal(0))
     in_file = sum((order.amount for order in plan.orders), Decimal(0))

@@ -23,6 +23,9 @@ MAX_UNITS = 1_000_000  # per line, as the order service takes them
 # Codes that stand for postage, fees, discounts, vouchers and the like, after the data set's description.
 NO_PRODUCT = re.compile(r"POST|DOT|[A-Z]|C2|BANK CHARGES|AMAZONFEE|CRUK|PADS|GIFT_.*", re.ASCII)
 
+# What can be a SKU on the platform, with room for a prefix.
+SKU = re.compile(r"[^\s/\0]([^/\0]{0,54}[^\s/\0])?")
+
 PURCHASE, CANCELLATION = "purchase", "cancellation"
 
 
@@ -77,7 +80,7 @@ def read(path: Path) -> Iterator[tuple[str, Row | None]]:
 
 def parse(file: str, number: int, fields: Mapping[str | None, str | None]) -> Row | str:
     """The row in these fields, or why there is none."""
-    text = {name: (fields.get(name) or "").strip() for name in COLUMNS}
+    text = {name: (fields.get(name) or "").replace("\0", "").strip() for name in COLUMNS}
     if not text["InvoiceNo"] or not text["StockCode"] or None in fields:
         return "malformed: fields missing or too many"
     try:
@@ -103,8 +106,8 @@ def verdict(row: Row) -> str:
     """What a row is. The first rule that applies decides, so that every row is counted once."""
     if NO_PRODUCT.fullmatch(row.sku):
         return "not a product (postage, fee, discount, voucher)"
-    if len(row.sku) > 60:
-        return "malformed: stock code too long"
+    if not SKU.fullmatch(row.sku):
+        return "malformed: no possible stock code"
     if row.unit_price <= 0:
         return "no price (gift, note, correction)"
     if row.invoice.startswith("A"):

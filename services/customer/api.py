@@ -284,7 +284,7 @@ async def _reading(tx: Tx, principal: Principal, customer_id: UUID, what: str) -
 
 
 def _command(principal: Principal, at: datetime | None, key: str | None = None) -> Command:
-    cause = command_cause(principal.subject, key)
+    cause = command_cause()
     return Command(actor=principal.subject, at=at or datetime.now(UTC), cause=cause)
 
 

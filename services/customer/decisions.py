@@ -206,6 +206,8 @@ def _identify(registry: Registry, claim: Claim) -> list[Outcome]:
     else:
         customer = registry.owner(claim.identities)
     points = max(claim.points, 0)
+    if points and claim.customer_id is None:  # an address that anybody may type must not spend its owner's points
+        return [_refusal(claim, "points", "points are redeemed by a known customer only: name the customer_id")]
     if points and points > (customer.redeemable if customer else 0):
         return [_refusal(claim, "points", f"{points} points are more than can be redeemed")]
     outcomes: list[Outcome] = []

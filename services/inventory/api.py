@@ -181,7 +181,7 @@ def _stock(database: Database) -> APIRouter:
             if known is not None:
                 return Moved.model_validate(known)
             at = body.occurred_at or datetime.now(UTC)
-            cause = command_cause(principal.subject, key)
+            cause = command_cause()
             stock = await commands.move_stock(tx, kind, movements, actor=principal.subject, at=at, cause=cause)
             answer = Moved(
                 lines=len(movements), available={sku: stock.available(sku) for sku in sorted(stock.touched_skus)}

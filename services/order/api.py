@@ -134,7 +134,7 @@ def routes(database: Database, settings: OrderSettings) -> Sequence[APIRouter]:
                 if isinstance(events, Refusal):
                     errors = [{"field": events.field, "message": events.reason}] if events.field else []
                     raise Problem(409, "Cannot be cancelled", events.reason, code="not_cancellable", errors=errors)
-                orders.happen(tx, order, events, command_cause(principal.subject, key, str(order_id)))
+                orders.happen(tx, order, events, command_cause(str(order_id)))
                 await store.save(tx, orders)
                 await idempotency.remember(tx, principal.subject, key, 200, {"order_id": str(order_id)})
         return await seen(order_id)

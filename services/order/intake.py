@@ -87,7 +87,7 @@ class OrderBody(Body):
     """An order as a channel sends it. ``channel`` and ``external_reference`` name it for ever."""
 
     channel: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]{0,62}$")]
-    external_reference: Text
+    external_reference: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._:/#+-]{0,199}$")]
     customer_id: UUID | None = None
     currency: Currency
     buyer: BuyerBody = BuyerBody()
@@ -96,7 +96,7 @@ class OrderBody(Body):
     quote_id: UUID | None = Field(
         default=None, description="of POST /quotes: the order costs what was quoted, if it asks for the same in time"
     )
-    coupon: Annotated[str, Field(min_length=1, max_length=64)] | None = None
+    coupon: Annotated[str, Field(pattern=r"^[A-Za-z0-9._-]{1,64}$")] | None = None
     points: Annotated[int, Field(ge=0, le=100_000_000, strict=True)] = 0
     expected_total: Annotated[Decimal, Field(ge=0, max_digits=15, decimal_places=3)] | None = Field(
         default=None, description="what the buyer was shown; another price rejects the order"
@@ -106,6 +106,13 @@ class OrderBody(Body):
     placed_at: AwareDatetime | None = Field(
         default=None, description="business time, only with the scope orders:import; otherwise now"
     )
+
+    @field_validator("points")
+    @classmethod
+    def _are_somebodys(cls, value: int, info: ValidationInfo) -> int:
+        if value and info.data.get("customer_id") is None:
+            raise ValueError("points are redeemed by a known customer only: name the customer_id")
+        return value
 
     @field_validator("quote_id")
     @classmethod

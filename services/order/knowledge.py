@@ -54,7 +54,8 @@ async def save_items(tx: Tx, batch: Batch[ItemEvent]) -> None:
     latest: dict[str, tuple[bool, int]] = {}
     for message in batch:
         if isinstance(message.event, ItemRegistered):
-            latest[message.event.sku] = (message.event.active, message.sequence)
+            known = latest.get(message.event.sku, (False, 0))
+            latest[message.event.sku] = max((message.event.active, message.sequence), known, key=lambda one: one[1])
     skus = sorted(latest)
     if skus:
         await tx.db.execute(SAVE_ITEMS, skus, [latest[sku][0] for sku in skus], [latest[sku][1] for sku in skus])

@@ -56,7 +56,7 @@ def _prices(database: Database) -> APIRouter:
             )
             if first is not None:
                 return PricesChanged.model_validate(first)
-            cause = command_cause(principal.subject, idempotency_key)
+            cause = command_cause()
             done = await commands.change_prices(tx, body.price_list, prices, body.valid_from, cause)
             answer = PricesChanged(received=len(prices), changed=done.changed, unknown_skus=list(done.unknown_skus))
             await idempotency.remember(tx, principal.subject, idempotency_key, 200, answer.model_dump())

@@ -39,7 +39,9 @@ def routes(database: Database, quote_minutes: int) -> APIRouter:
         ask = Ask(body.currency, lines, body.country, datetime.now(UTC), body.customer_id, body.coupon, body.points)
         async with database.transaction() as tx:
             rules = await store.load_rules(tx.db, ask)
-            outcome = price(rules, ask)
+            # A product that is not known yet has no tax class yet: a quote would promise the wrong tax.
+            unknown = tuple(sorted({line.sku for line in lines} - set(rules.tax_classes)))
+            outcome = Refusal("no_price", "unknown SKU", unknown) if unknown else price(rules, ask)
             if isinstance(outcome, Refusal):
                 raise _refused(outcome, body, rules.tax_classes)
             quote_id = UUID(str(uuid_utils.uuid7()))

@@ -36,7 +36,7 @@ async def learn_tiers(tx: Tx, batch: Batch[CustomerEvent]) -> None:
     for message in batch:
         match message.event:
             case CustomerRegistered(customer_id=customer, tier=tier) | TierChanged(customer_id=customer, tier=tier):
-                tiers[customer] = (tier, message.sequence)
+                tiers[customer] = max((tier, message.sequence), tiers.get(customer, ("", 0)), key=lambda one: one[1])
             case _:
                 pass
     await catalogue.learn_tiers(tx, tiers)
@@ -49,7 +49,7 @@ async def learn_tax_classes(tx: Tx, batch: Batch[ItemEvent]) -> None:
     for message in batch:
         match message.event:
             case ItemRegistered(sku=sku, tax_class=tax_class):
-                items[sku] = (tax_class, message.sequence)
+                items[sku] = max((tax_class, message.sequence), items.get(sku, ("", 0)), key=lambda one: one[1])
             case _:
                 pass
     await catalogue.learn_tax_classes(tx, items)

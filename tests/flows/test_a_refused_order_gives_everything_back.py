@@ -37,10 +37,6 @@ async def too_few_points(market: Market) -> tuple[Change, str]:
     return {"customer_id": await market.customer(points=99), "points": 100}, "points"
 
 
-async def points_of_a_guest(market: Market) -> tuple[Change, str]:
-    return {"points": 1, "buyer": {}}, "points"
-
-
 async def no_such_customer(market: Market) -> tuple[Change, str]:
     return {"customer_id": str(uuid4())}, "unknown_customer"
 
@@ -62,7 +58,7 @@ async def no_price_in_that_currency(market: Market) -> tuple[Change, str]:
 
 
 REASONS = (
-    too_many, dearer_than_shown, used_up_coupon, unknown_coupon, too_few_points, points_of_a_guest, no_such_customer,
+    too_many, dearer_than_shown, used_up_coupon, unknown_coupon, too_few_points, no_such_customer,
     declined_at_once, declined_later, not_a_token, no_price_in_that_currency,
 )  # fmt: skip
 

@@ -88,6 +88,7 @@ FIELDS: tuple[tuple[str, Any, str], ...] = (
     ("external_reference", 7, "external_reference"),
     ("customer_id", "somebody", "customer_id"),
     ("points", -1, "points"),
+    ("points", 5, "points"),
     ("points", 1.5, "points"),
     ("points", "5", "points"),
     ("points", 10**30, "points"),

@@ -1,4 +1,4 @@
-"""The webhooks still to deliver, outboxd in the transaction of what they tell."""
+"""The webhooks still to deliver, queued in the transaction of what they tell."""
 
 import time
 from dataclasses import dataclass

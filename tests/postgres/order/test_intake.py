@@ -50,7 +50,7 @@ async def test_the_same_reference_and_body_find_the_same_order(database: Databas
     await open_shop(database)
     async with counter(database) as client:
         first, again = [await client.post("/orders", json=body()) for _ in range(2)]
-        other = await client.post("/orders", json=body(points=5))
+        other = await client.post("/orders", json=body(note="ring twice"))
         elsewhere = await client.post("/orders", json=body(channel="market"))
     assert (first.status_code, again.status_code) == (201, 200)
     assert first.json()["order_id"] == again.json()["order_id"]
@@ -110,6 +110,9 @@ async def test_a_refused_order_leaves_its_idempotency_key_free(database: Databas
         ({"expected_total": "NaN"}, "expected_total"),
         ({"expected_total": "1.234"}, "expected_total"),
         ({"points": -1}, "points"),
+        ({"points": 5}, "points"),  # nobody's: an address that anybody may type must not spend its owner's points
+        ({"coupon": "ann@example.org"}, "coupon"),
+        ({"external_reference": "Ann, High Street 5"}, "external_reference"),
         ({"surprise": 1}, "surprise"),
         ({"payment": {"method": "cash"}}, "payment"),
         ({"recipient": {"name": "Anna", "street": "Elm", "city": "Ulm", "country": "Germany"}}, "recipient.country"),
@@ -193,13 +196,13 @@ NUL = body("shop\x00")
 async def test_bulk_skips_bad_rows_and_reports_on_each(database: Database):
     await open_shop(database)
     async with counter(database) as client:
-        lines = (body("a"), b"{", BAD_SKU, {"channel": 1}, NUL, body("b"), body("a"), body("a", points=1))
+        lines = (body("a"), b"{", BAD_SKU, {"channel": 1}, NUL, body("b"), body("a"), body("a", note="ring twice"))
         assert await bulk(client, *lines) == [201, 400, 422, 422, 422, 201, 200, 409]
         assert await bulk(client, *lines) == [200, 400, 422, 422, 422, 200, 200, 409]
     assert await count(database) == 2
 
 
-@pytest.mark.parametrize(("bad", "status"), [(BAD_SKU, 422), (b"{", 400), (body("known", points=1), 409)])
+@pytest.mark.parametrize(("bad", "status"), [(BAD_SKU, 422), (b"{", 400), (body("known", note="ring twice"), 409)])
 async def test_bulk_stops_at_the_first_bad_row(database: Database, bad: dict[str, Any] | bytes, status: int):
     await open_shop(database)
     async with counter(database) as client:
@@ -224,7 +227,7 @@ async def test_bulk_stops_across_hundreds(database: Database):
 async def test_of_two_rows_with_one_reference_the_first_is_placed(database: Database):
     await open_shop(database)
     async with counter(database) as client:
-        lines = [row for n in range(40) for row in (body(f"s-{n}"), body(f"s-{n}", points=7))]
+        lines = [row for n in range(40) for row in (body(f"s-{n}"), body(f"s-{n}", note="ring twice"))]
         assert await bulk(client, *lines) == [201, 409] * 40
 
 

@@ -9,6 +9,7 @@ from uuid import UUID
 import httpx2
 import pytest_asyncio
 
+from services.pricing import catalogue
 from services.pricing.api import routes
 from services.pricing.handlers import price_orders
 from shared.app import build_app
@@ -36,6 +37,8 @@ async def client(database: Database) -> AsyncIterator[httpx2.AsyncClient]:
         lines = [{"sku": "RED-LAMP", "unit_price": "20.00"}, {"sku": "BLUE-CUP", "unit_price": "4.50"}]
         body = {"price_list": "retail", "lines": lines, "valid_from": "2020-01-01T00:00:00Z"}
         assert (await ok(client.post("/prices", json=body)))["changed"] == 2
+        async with database.transaction() as tx:
+            await catalogue.learn_tax_classes(tx, {"RED-LAMP": ("standard", 1), "BLUE-CUP": ("standard", 1)})
         yield client
 
 

@@ -43,7 +43,7 @@ def healthy() -> Evidence:
             log.append(Logged(topic, 0, offset, key, type_, f"{topic}/{key}/{number}", number, TODAY))
     return Evidence(
         tables(), log,
-        [payment("pay-good", "captured", "24.90"), payment("pay-bad", "declined", "24.90")], [],
+        [payment("pay-good", "captured", "24.90"), payment("pay-bad", "declined", "24.90")],
         [("web", "1", GOOD), ("web", "2", BAD)],
     )  # fmt: skip
 
@@ -57,7 +57,7 @@ def tables() -> dict[str, dict[str, Rows]]:
         return {
             "order_id": id_, "channel": "web", "external_reference": reference, "state": state, "version": 4,
             "total": Decimal("24.90"), "cancelled_amount": Decimal(0), "deadline_at": None, "overdue": None,
-            "settled": True,
+            "settled": True, "goods": "lamp 1", "coupon": "ten",
         }  # fmt: skip
 
     def paid(id_: str, order_id: str, captured: str) -> dict[str, Any]:
@@ -75,8 +75,8 @@ def tables() -> dict[str, dict[str, Rows]]:
         "inventory": {
             "levels": [{"sku": "lamp", "warehouse": "leeds", "on_hand": 9, "reserved": 1, "moved": 9, "held": 1}],
             "holds": [
-                {"order_id": GOOD, "state": "held", "version": 1, "lines": 1},
-                {"order_id": BAD, "state": "released", "version": 2, "lines": 0},
+                {"order_id": GOOD, "state": "held", "version": 1, "goods": "lamp 1"},
+                {"order_id": BAD, "state": "released", "version": 2, "goods": None},
             ],
             "items": [{"sku": "lamp", "version": 1, "stock_version": 4}],
         },
@@ -85,14 +85,27 @@ def tables() -> dict[str, dict[str, Rows]]:
                 {"order_id": GOOD, "state": "identified", "version": 1, "points_held": 0},
                 {"order_id": BAD, "state": "ended", "version": 2, "points_held": 0},
             ],
-            "customers": [{"customer_id": ANNA, "version": 1, "points_balance": 5, "points_held": 0}],
+            "customers": [
+                {
+                    "customer_id": ANNA,
+                    "version": 1,
+                    "points_balance": 5,
+                    "points_held": 0,
+                    "entered": 5,
+                    "held_for_orders": 0,
+                },
+            ],
         },
         "pricing": {
             "order_prices": [
                 {"order_id": GOOD, "state": "priced", "version": 1, "coupon": None},
                 {"order_id": BAD, "state": "priced", "version": 2, "coupon": None},
             ],
-            "coupon_uses": [{"coupon": "ten", "order_id": BAD, "state": "released"}],
+            "coupon_uses": [
+                {"coupon": "ten", "order_id": BAD, "state": "released"},
+                {"coupon": "ten", "order_id": GOOD, "state": "held"},
+            ],
+            "coupons": [{"code": "ten", "used": 1, "held": 1}],
             "quotes": [{"quote_id": "q", "order_id": None, "state": "open"}],
             "prices": [{"sku": "lamp", "version": 1}],
         },
@@ -228,10 +241,17 @@ PLANTED: tuple[tuple[str, str, Plant], ...] = (
     ("I4", "acknowledged under another name",
      acknowledged("2", GOOD)),
     ("I4", "two orders of one reference", change("order", "orders", 1, external_reference="1")),
-    ("I5", "a refused order that holds stock", change("inventory", "holds", 1, lines=1)),
+    ("I5", "a refused order that holds stock", change("inventory", "holds", 1, goods="lamp 1")),
     ("I5", "a refused order that holds points", change("customer", "identifications", 1, points_held=5)),
     ("I5", "a refused order that holds a coupon", change("pricing", "coupon_uses", state="held")),
     ("I5", "a refused order that holds a quote", change("pricing", "quotes", state="held", order_id=BAD)),
+    ("I5", "a refused order whose payment nobody asks about", change("order", "payments", 1, overdue=True)),
+    ("I5", "a confirmed order that has lost its goods", change("inventory", "holds", goods=None)),
+    ("I5", "a confirmed order that holds other goods", change("inventory", "holds", goods="cup 1")),
+    ("I5", "a confirmed order that has lost its coupon", change("pricing", "coupon_uses", 1, state="released")),
+    ("I5", "points held for no order", change("customer", "customers", points_held=2)),
+    ("I5", "points that nobody entered", change("customer", "customers", points_balance=9)),
+    ("I5", "a coupon used by nobody", change("pricing", "coupons", used=2)),
     ("I5", "an order that is stuck", change("order", "orders", 1, **STUCK)),
     ("I5", "an open order without a deadline", change("order", "orders", 1, state="placed")),
     ("I6", "a version that nobody heard of", change("order", "orders", 0, version=5)),
@@ -277,8 +297,8 @@ def test_an_order_that_ended_twice_is_caught(change_log: Callable[[list[Logged]]
 
 def test_an_order_that_a_service_has_read_and_not_answered_is_caught():
     evidence = healthy()
-    forget("inventory", "holds", 0)(evidence)
-    evidence.log = [one for one in evidence.log if (one.topic, one.key) != (HOLDS.name, GOOD)]
+    forget("inventory", "holds", 1)(evidence)
+    evidence.log = [one for one in evidence.log if (one.topic, one.key) != (HOLDS.name, BAD)]
     assert broken(evidence) == ["I8"]
 
 
@@ -291,6 +311,6 @@ def test_a_relays_repeat_is_no_violation():
 
 def test_what_does_not_rest_yet_is_not_judged_as_settled():
     evidence = healthy()
-    both(change("order", "orders", 1, settled=False), change("inventory", "holds", 1, lines=1))(evidence)
+    both(change("order", "orders", 1, settled=False), change("inventory", "holds", 1, goods="lamp 1"))(evidence)
     both(change("order", "payments", 1, captured=Decimal("24.90")), at_the_provider(1, status="captured"))(evidence)
     assert broken(evidence) == []

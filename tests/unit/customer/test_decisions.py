@@ -152,7 +152,9 @@ def test_points_beyond_what_is_available_refuse_the_order() -> None:
 def test_guests_and_new_buyers_have_no_points_and_are_not_registered_for_asking() -> None:
     for said in (claim(points=1), claim(LAMPS, ALICE_AT_HOME, points=1)):
         registry = given()
-        assert when(registry, said) == [refused("points", "1 points are more than can be redeemed")]
+        assert when(registry, said) == [
+            refused("points", "points are redeemed by a known customer only: name the customer_id")
+        ]
         assert registry.customers == {}
 
 
