@@ -240,6 +240,8 @@ def _commands(database: Database, keyring: Keyring, masks: Masks) -> APIRouter:
         async with database.transaction() as tx:
             command = _command(principal, body.occurred_at)
             id_, new = await commands.register(tx, keyring, body.channel, traits, contacts, command)
+            if not new:  # who an address belongs to was told
+                await profiles.note_access(tx, principal.subject, "registration", [id_])
         response.status_code = 201 if new else 200
         return Registered(customer_id=id_, new_customer=new)
 

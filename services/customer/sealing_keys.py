@@ -77,7 +77,7 @@ async def private_keys(tx: Tx, keyring: Keyring, ids: Iterable[UUID]) -> Mapping
 
 
 async def destroy(tx: Tx, ids: Iterable[UUID]) -> None:
-    """Overwrite private keys; the rows stay, and say when."""
+    """Remove private keys; the rows stay, and say when. What Postgres keeps of the old rows is wrapped still."""
     await tx.db.execute(DESTROY_KEYS, sorted(set(ids)))
 
 

@@ -14,7 +14,7 @@ async def test_a_paid_order_is_confirmed_and_tells_how_it_came_about(market: Mar
     assert (order["state"], order["total"], order["waiting_for"]) == ("confirmed", "37.90", [])
     assert steps(order) == ["OrderPlaced", "PaymentRequested", "PaymentCaptured", "OrderConfirmed"]
     assert [step["sequence"] for step in order["timeline"]] == [1, 2, 3, 4]
-    assert (order["payment"]["captured"], order["payment"]["refunded"]) == ("37.90", "0")
+    assert (order["payment"]["captured"], order["payment"]["refunded"]) == ("37.90", "0.00")
     assert await market.available(lamp) == 99
     assert await market.available(cup) == 98
 

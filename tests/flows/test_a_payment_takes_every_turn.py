@@ -141,5 +141,5 @@ async def test_a_refund_that_the_provider_declines_is_asked_for_until_it_succeed
     async with market.provider_that(refund_decline_rate=1):
         assert (await market.cancel(order_id)).json()["state"] == "cancelled"
         await asyncio.sleep(0.5)
-        assert (await market.look(order_id))["payment"]["refunded"] == "0"
+        assert (await market.look(order_id))["payment"]["refunded"] == "0.00"
     await market.gives_everything_back(order_id)
