@@ -91,9 +91,7 @@ class ConsumerLoop:
             try:
                 await self._consume()
             except Exception as error:
-                known = isinstance(error, (KafkaError, FencedError, BrakedError, BeyondLogError)) or is_infrastructure(
-                    error
-                )
+                known = isinstance(error, EXPECTED_ERRORS) or is_infrastructure(error)
                 report = log.warning if known else log.exception
                 report("consumer starts again", consumer=self.name, reason=f"{type(error).__name__}: {error}")
                 RETRIES.labels(f"consume {self.name}").inc()
@@ -139,19 +137,20 @@ class ConsumerLoop:
         if not assigned:
             return
         self._placed = True  # before the reading: a rebalance in the midst of it asks for another
-        begin, end = await kafka.begin(assigned), await kafka.end(assigned)
+        begin = await kafka.begin(assigned)
         async with self._wiring.database.transaction() as tx:
             known = await progress.load(tx.db, self.name)
             new = assigned - known.keys()
             if new:
                 await progress.start(tx.db, self.name, {place: begin[place] for place in new})
                 known = await progress.load(tx.db, self.name)
-            self._check_log_reaches({place: known[place] for place in assigned}, end)
             lost = {place: known[place] for place in assigned if known[place] < begin[place]}
             if lost:
                 log.error("retention has deleted what was not consumed", consumer=self.name, next_offsets=str(lost))
                 skipped = {place: Step(at, begin[place], skipped=begin[place] - at) for place, at in lost.items()}
                 await progress.advance(tx.db, self.name, skipped)
+        # After the reading: whoever had these partitions before may have gone on meanwhile.
+        self._check_log_reaches({place: known[place] for place in assigned}, await kafka.end(assigned))
         self._positions = {place: max(known[place], begin[place]) for place in assigned}
         for place, position in self._positions.items():
             kafka.seek(place, position)
