@@ -45,6 +45,7 @@ def decode(cursor: str | None, parts: int) -> Sequence[Any] | None:
 
 
 def not_a_cursor() -> Problem:
+    """The refusal of a cursor that cannot be ours; for services that look at the types of its parts."""
     return Problem(
         422, "Invalid input", "the cursor is none that was given out", code="invalid",
         errors=[{"field": "cursor", "message": "not a cursor"}],

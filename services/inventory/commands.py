@@ -46,7 +46,7 @@ async def move_stock(
 ) -> Stock:
     """Book receipts or adjustments, all or none. Raises 422 for what is unknown, 409 for what would break a hold."""
     stock = await store.lock(tx, [movement.sku for movement in movements])
-    await _check_known(stock, movements)
+    _check_known(stock, movements)
     await _average_costs(tx, stock, movements, at, cause)
     for movement in movements:
         stock.move(movement.sku, movement.warehouse, movement.quantity)
@@ -64,7 +64,7 @@ async def move_stock(
     return stock
 
 
-async def _check_known(stock: Stock, movements: Sequence[Movement]) -> None:
+def _check_known(stock: Stock, movements: Sequence[Movement]) -> None:
     codes = {warehouse.code for warehouse in stock.warehouses}
     errors = [
         {"field": f"lines.{number}.sku", "message": f"unknown SKU {movement.sku}"}

@@ -15,7 +15,6 @@ from shared import paging
 from shared.auth import Principal, requires
 from shared.paging import Cursor, Limit, Page
 from shared.postgres import Database
-from shared.problems import Problem
 
 LATEST = 2**63 - 1
 
@@ -51,6 +50,5 @@ def routes(database: Database) -> Sequence[APIRouter]:
 def _before(cursor: str | None) -> int:
     (before,) = paging.decode(cursor, 1) or (LATEST,)
     if not isinstance(before, int) or not 0 <= before <= LATEST:
-        raise Problem(422, "Invalid input", "the cursor is none that was given out", code="invalid",
-                      errors=[{"field": "cursor", "message": "not a cursor"}])  # fmt: skip
+        raise paging.not_a_cursor()
     return before

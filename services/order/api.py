@@ -173,5 +173,4 @@ def _uuid(position: Sequence[Any] | None) -> UUID | None:
     try:
         return None if position is None else UUID(str(position[0]))
     except ValueError as error:
-        raise Problem(422, "Invalid input", "the cursor is none that was given out", code="invalid",
-                      errors=[{"field": "cursor", "message": "not a cursor"}]) from error  # fmt: skip
+        raise paging.not_a_cursor() from error

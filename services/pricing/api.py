@@ -16,7 +16,6 @@ from shared.auth import Principal, requires
 from shared.commands import command_cause
 from shared.paging import Cursor, Limit, Page
 from shared.postgres import Database
-from shared.problems import Problem
 
 IdempotencyKey = Annotated[
     str | None, Header(min_length=1, max_length=200, description="sent again, finds the first answer")
@@ -82,5 +81,4 @@ def _price_cursor(cursor: str | None) -> tuple[str, datetime]:
     try:
         return str(price_list), datetime.fromisoformat(since).astimezone(UTC)
     except (TypeError, ValueError, OverflowError) as error:
-        raise Problem(422, "Invalid input", "the cursor is none that was given out", code="invalid",
-                      errors=[{"field": "cursor", "message": "not a cursor"}]) from error  # fmt: skip
+        raise paging.not_a_cursor() from error

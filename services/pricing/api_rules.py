@@ -78,8 +78,7 @@ def _order_cursor(cursor: str | None) -> UUID:
     try:
         return UUID(str(after))
     except ValueError as error:
-        raise Problem(422, "Invalid input", "the cursor is none that was given out", code="invalid",
-                      errors=[{"field": "cursor", "message": "not a cursor"}]) from error  # fmt: skip
+        raise paging.not_a_cursor() from error
 
 
 def _rules(database: Database) -> APIRouter:
