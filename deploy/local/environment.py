@@ -11,16 +11,26 @@ from pathlib import Path
 from deploy.local.processes import read_json, write_json
 
 SERVICES = ("order", "inventory", "customer", "pricing", "notify")
-OUTSIDERS = ("issuer", "payments")  # what stands in for an identity provider and a payment provider
-HTTP = OUTSIDERS + SERVICES
+WORKERS = {"demand": "services.pricing.demand"}  # modules of processes beside the services', without a database
+OUTSIDERS = ("issuer", "payments", "carrier", "mail")  # what stands in for providers of the outside world
+HTTP = (*OUTSIDERS, *SERVICES, *WORKERS)
 
 _SHOP = ["orders:write", "orders:read", "prices:read", "items:read", "stock:read"]
-_SUPPORT = ["orders:read", "customers:read"]
+_SUPPORT = ["orders:read", "customers:read", "recipients:read"]
 _ALL = [
     *("orders:read", "orders:write", "orders:import", "items:read", "items:write", "stock:read", "stock:write"),
-    *("customers:read", "customers:write", "prices:read", "prices:write", "care:read", "admin"),
+    *("customers:read", "customers:write", "recipients:read", "contacts:read"),
+    *("prices:read", "prices:write", "care:read", "ledger:read", "admin"),
 ]
-CLIENTS = {"demo": _ALL, "shop": _SHOP, "support": _SUPPORT}
+CLIENTS = {
+    "demo": _ALL,
+    "shop": _SHOP,
+    "support": _SUPPORT,
+    "order": ["recipients:read"],
+    "notify": ["contacts:read"],
+}
+MAIL_FROM = "Isthmus shop <care@shop.example>"
+_SECOND_PORTS = {"kafka_controller": "kafka", "mail_smtp": "mail"}  # whose they are
 
 
 def load_secrets(directory: Path) -> dict[str, str]:
@@ -31,8 +41,9 @@ def load_secrets(directory: Path) -> dict[str, str]:
         "postgres": secrets.token_urlsafe(24),
         **{f"postgres_{name}": secrets.token_urlsafe(24) for name in SERVICES},
         **{f"client_{name}": secrets.token_urlsafe(24) for name in CLIENTS},
-        "payments_api_key": "sk_local_" + secrets.token_urlsafe(24),
-        "payments_webhook": "whsec_" + _base64_key(),  # the form Standard Webhooks asks for
+        **{f"{name}_api_key": "sk_local_" + secrets.token_urlsafe(24) for name in ("payments", "carrier")},
+        # In the form that Standard Webhooks asks for.
+        **{f"{name}_webhook": "whsec_" + _base64_key() for name in ("payments", "carrier")},
         "fingerprint_key": _base64_key(),
         "master_key": _base64_key(),
     } | known
@@ -62,9 +73,9 @@ def choose_ports(known: Mapping[str, int], running: Iterable[str]) -> dict[str, 
     part in the moment it restarts.
     """
     ports: dict[str, int] = {}
-    for name in ("kafka", "kafka_controller", "postgres", *HTTP):
+    for name in ("kafka", "postgres", *_SECOND_PORTS, *HTTP):
         port = known.get(name)
-        part = "kafka" if name == "kafka_controller" else name
+        part = _SECOND_PORTS.get(name, name)
         while port is None or port in ports.values() or not (part in running or _free(port)):
             port = random.randint(20000, 31999)
         ports[name] = port
@@ -100,11 +111,22 @@ def outsider_env(name: str, directory: Path, ports: Mapping[str, int], known: Ma
             "ISSUER_KEY_FILE": str(directory / "issuer.key.json"),
             "ISSUER_CLIENTS": str(directory / "clients.json"),
         }
+    common |= {"SANDBOX_DATABASE": str(directory / f"{name}.sqlite")}
+    if name == "mail":
+        return common | {"SANDBOX_SMTP_PORT": str(ports["mail_smtp"])}
     return common | {
-        "SANDBOX_DATABASE": str(directory / "payments.sqlite"),
-        "SANDBOX_API_KEY": known["payments_api_key"],
-        "SANDBOX_WEBHOOK_SECRET": known["payments_webhook"],
-        "SANDBOX_WEBHOOK_URL": f"http://127.0.0.1:{ports['order']}/webhooks/payments",
+        "SANDBOX_API_KEY": known[f"{name}_api_key"],
+        "SANDBOX_WEBHOOK_SECRET": known[f"{name}_webhook"],
+        "SANDBOX_WEBHOOK_URL": f"http://127.0.0.1:{ports['order']}/webhooks/{name}",
+    }
+
+
+def worker_env(name: str, ports: Mapping[str, int], bootstrap_servers: str) -> dict[str, str]:
+    return {
+        "KAFKA_BOOTSTRAP_SERVERS": bootstrap_servers,
+        "ISTHMUS_HTTP_HOST": "127.0.0.1",
+        "ISTHMUS_HTTP_PORT": str(ports[name]),
+        "ISTHMUS_REPLICA": f"{name}-0",
     }
 
 
@@ -112,23 +134,29 @@ def service_env(
     name: str, ports: Mapping[str, int], known: Mapping[str, str], bootstrap_servers: str, database_url: str
 ) -> dict[str, str]:
     issuer = f"http://127.0.0.1:{ports['issuer']}"
-    env = {
-        "KAFKA_BOOTSTRAP_SERVERS": bootstrap_servers,
+    env = worker_env(name, ports, bootstrap_servers) | {
         "ISTHMUS_DATABASE_URL": database_url,
-        "ISTHMUS_HTTP_HOST": "127.0.0.1",
-        "ISTHMUS_HTTP_PORT": str(ports[name]),
-        "ISTHMUS_REPLICA": f"{name}-0",
         "ISTHMUS_AUTH_ISSUER": issuer,
         "ISTHMUS_AUTH_JWKS_URL": f"{issuer}/.well-known/jwks.json",
         "ISTHMUS_AUTH_AUDIENCE": "isthmus",
     }
-    if name == "order":
+    if name in ("order", "notify"):  # they ask the customer service for recipients and contacts
         env |= {
-            "ISTHMUS_PAYMENTS_URL": f"http://127.0.0.1:{ports['payments']}",
-            "ISTHMUS_PAYMENTS_API_KEY": known["payments_api_key"],
-            "ISTHMUS_PAYMENTS_WEBHOOK_SECRET": known["payments_webhook"],
-            "ISTHMUS_FINGERPRINT_KEY": known["fingerprint_key"],
+            "ISTHMUS_AUTH_TOKEN_URL": f"{issuer}/token",
+            "ISTHMUS_CLIENT_ID": name,
+            "ISTHMUS_CLIENT_SECRET": known[f"client_{name}"],
+            "ISTHMUS_CUSTOMER_URL": f"http://127.0.0.1:{ports['customer']}",
         }
+    if name == "order":
+        for provider in ("payments", "carrier"):
+            env |= {
+                f"ISTHMUS_{provider.upper()}_URL": f"http://127.0.0.1:{ports[provider]}",
+                f"ISTHMUS_{provider.upper()}_API_KEY": known[f"{provider}_api_key"],
+                f"ISTHMUS_{provider.upper()}_WEBHOOK_SECRET": known[f"{provider}_webhook"],
+            }
+        env |= {"ISTHMUS_FINGERPRINT_KEY": known["fingerprint_key"]}
+    if name == "notify":
+        env |= {"ISTHMUS_SMTP_URL": f"smtp://127.0.0.1:{ports['mail_smtp']}", "ISTHMUS_MAIL_FROM": MAIL_FROM}
     if name == "customer":
         env |= {"ISTHMUS_MASTER_KEY": known["master_key"]}
     return env

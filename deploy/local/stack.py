@@ -12,13 +12,10 @@ Every method is synchronous and may be called inside a running event loop, which
 import asyncio
 import contextlib
 import fcntl
-import hashlib
 import http.client
 import json
-import os
 import shutil
 import signal
-import subprocess
 import sys
 import time
 import urllib.parse
@@ -28,17 +25,17 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from deploy.local import environment, kafka, postgres
-from deploy.local.environment import HTTP, OUTSIDERS, SERVICES
+from deploy.local.environment import HTTP, OUTSIDERS, SERVICES, WORKERS
 from deploy.local.errors import StackError
-from deploy.local.processes import Identity, read_json, write_json
-from deploy.local.supervisor import ROOT, Program, end_leftovers, read_wanted, try_lock, write_wanted
+from deploy.local.processes import read_json, write_json
+from deploy.local.supervision import Supervision, answers, fingerprint
+from deploy.local.supervisor import ROOT, Program
 
 T = TypeVar("T")
 DEFAULT = ROOT / ".local"
-ALL = SERVICES
+ALL = (*SERVICES, *WORKERS)
 _LIBRARIES = DEFAULT / "kafka-libs"  # shared by every stack of this checkout
 _PATIENCE = 90.0  # seconds for a part to become ready; a cold machine needs about 20
-_TOO_MANY_RESTARTS = 3  # while waiting: it will not recover by itself
 
 
 class Stack:
@@ -47,6 +44,7 @@ class Stack:
     def __init__(self, directory: Path = DEFAULT, say: Callable[[str], None] = print) -> None:
         self.directory = directory.resolve()
         self._say = say
+        self._processes = Supervision(self.directory)
 
     # What it is made of
 
@@ -83,6 +81,8 @@ class Stack:
             return environment.service_env(
                 name, self.ports, self.secrets, self.bootstrap_servers, self.database_url(name)
             )
+        if name in WORKERS:
+            return environment.worker_env(name, self.ports, self.bootstrap_servers)
         raise StackError(f"There is no process {name!r} with an environment. Choose from: {', '.join(HTTP)}.")
 
     # Its life
@@ -104,8 +104,8 @@ class Stack:
             self._prepare()
             with self._step("Kafka and Postgres"):
                 infra = self._infrastructure()
-                self._run(infra)
-                self._wait(program.name for program in infra)
+                self._processes.run(infra)
+                self._processes.wait((program.name for program in infra), self.ready, _PATIENCE)
                 if any(program.name == "postgres" for program in infra):
                     passwords = {name: self.secrets[f"postgres_{name}"] for name in SERVICES}
                     _wait_for(postgres.create_databases(self._admin_url(), passwords))
@@ -114,22 +114,23 @@ class Stack:
         self._say(f"{'up':<42} {time.monotonic() - begin:5.1f} s")
 
     def _up_services(self, services: list[str], extra: Mapping[str, Mapping[str, str]]) -> None:
-        if unknown := set(services) - set(SERVICES):
-            raise StackError(f"There is no service {', '.join(unknown)}. Choose from: {', '.join(SERVICES)}.")
-        outsiders = [self._python(name, f"deploy.local.{name}", 1, extra.get(name, {})) for name in OUTSIDERS]
-        wanted = [self._python(name, f"services.{name}", 2, extra.get(name, {})) for name in services]
-        running = read_wanted(self.directory)
+        if unknown := set(services) - set(ALL):
+            raise StackError(f"There is no service {', '.join(unknown)}. Choose from: {', '.join(ALL)}.")
+        outsiders = [self._outsider(name, extra.get(name, {})) for name in OUTSIDERS]
+        wanted = [self._service(name, extra.get(name, {})) for name in services]
+        running = self._processes.wanted()
         changed = [program for program in wanted if program not in running or self.pid(program.name) is None]
-        self._run(outsiders)
+        self._processes.run(outsiders)
         if changed:
             with self._step("topics and migrations"):
                 jobs = {"topics": (["shared.admin", "topics"], {"KAFKA_BOOTSTRAP_SERVERS": self.bootstrap_servers})}
                 for program in changed:
-                    jobs[f"migrate {program.name}"] = ([f"services.{program.name}", "migrate"], program.env)
-                self._jobs(jobs)
+                    if program.name in SERVICES:
+                        jobs[f"migrate {program.name}"] = ([f"services.{program.name}", "migrate"], program.env)
+                self._processes.jobs(jobs)
         with self._step(", ".join([*OUTSIDERS, *services])):
-            self._run(wanted)
-            self._wait([*OUTSIDERS, *services])
+            self._processes.run(wanted)
+            self._processes.wait([*OUTSIDERS, *services], self.ready, _PATIENCE)
 
     def down(self) -> None:
         """Nothing of the stack runs when this returns, nor of stacks inside its directory (the tests'); data stay."""
@@ -138,19 +139,16 @@ class Stack:
         for other in self.directory.glob("*/stack.json"):
             Stack(other.parent, self._say).down()
         with self._alone():
-            supervisor = self._supervisor()
+            supervisor = self._processes.supervisor()
             if supervisor:
                 with self._step("stopping"):
                     supervisor.end(signal.SIGTERM, grace=60)
-            end_leftovers(self.directory)
-            for name in ("wanted.json", "state.json", "supervisor.json"):
-                (self.directory / name).unlink(missing_ok=True)
+            self._processes.forget()
 
     def stop(self, name: str) -> None:
         """Stop one process for good, until the next `up`: to run it under a debugger, or to test its absence."""
         with self._alone():
-            self._signal_supervisor([program for program in read_wanted(self.directory) if program.name != name])
-            self._until(lambda: name not in self._state(), 30, f"{name} did not stop")
+            self._processes.stop(name)
 
     def clean(self) -> None:
         """Stop and remove everything, data, secrets and the stacks inside its directory (the tests') included."""
@@ -162,12 +160,11 @@ class Stack:
 
     def pid(self, name: str) -> int | None:
         """The process's id; None when it does not run."""
-        identity = self._identity(name)
-        return identity.pid if identity and identity.alive() else None
+        return self._processes.pid(name)
 
     def kill(self, name: str, number: int = signal.SIGKILL) -> None:
         """Send the signal. After SIGKILL the process is gone when this returns; the supervisor starts a new one."""
-        identity = self._identity(name)
+        identity = self._processes.identity(name)
         if identity is None or not identity.send(number):
             raise StackError(f"{name} does not run, so it cannot be signalled. See `make status`.")
         if number == signal.SIGKILL:
@@ -181,16 +178,17 @@ class Stack:
             return _wait_for(kafka.ready(self.bootstrap_servers))
         if name == "postgres":
             return _wait_for(postgres.ready(self._admin_url()))
-        return self.pid(name) is not None and self._get(name, "/health" if name in OUTSIDERS else "/health/ready")
+        path = "/health" if name in OUTSIDERS else "/health/ready"
+        return self.pid(name) is not None and answers(self.ports[name], path)
 
     def wait_ready(self, name: str, seconds: float = _PATIENCE) -> None:
         """Returns when the process is ready; raises StackError with the end of its log if it does not get there."""
-        self._wait([name], seconds)
+        self._processes.wait([name], self.ready, seconds)
 
     def status(self) -> dict[str, dict[str, Any]]:
         """Of every wanted process: pid, started, restarts, last_exit, ready, url."""
-        state = self._state()
-        names = [program.name for program in read_wanted(self.directory)]
+        state = self._processes.state()
+        names = [program.name for program in self._processes.wanted()]
         return {
             name: {
                 "started": None,
@@ -205,7 +203,7 @@ class Stack:
         }
 
     def log(self, name: str) -> Path:
-        return self.directory / "logs" / f"{name}.log"
+        return self._processes.log(name)
 
     def token(self, client: str = "demo") -> str:
         """A bearer token of one of the local clients, by the client credentials grant."""
@@ -243,12 +241,8 @@ class Stack:
         self._say(f"{title:<42} {time.monotonic() - begin:5.1f} s")
 
     def _prepare(self) -> None:
-        (self.directory / "logs").mkdir(exist_ok=True)
+        running = self._processes.prepare()
         known: dict[str, int] = read_json(self.directory / "stack.json") or {}
-        running = [name for name in self._state() if self.pid(name)]
-        if not self._supervisor() and running:
-            end_leftovers(self.directory)
-            running = []
         ports = environment.choose_ports(known, running)
         if ports != known:
             write_json(self.directory / "stack.json", ports)
@@ -267,145 +261,27 @@ class Stack:
             ]
             return [job.result() for job in jobs]
 
-    def _python(self, name: str, module: str, tier: int, extra: Mapping[str, str]) -> Program:
-        sources = [ROOT / "shared", ROOT / module.replace(".", "/")]
-        return Program(
-            name, [sys.executable, "-m", module], {**self.env(name), **extra}, tier, code=_fingerprint(sources)
-        )
+    def _outsider(self, name: str, extra: Mapping[str, str]) -> Program:
+        module = f"deploy.local.{name}"
+        sources = [ROOT / module.replace(".", "/"), ROOT / "deploy/local/sandbox"]
+        if name == "issuer":  # it reads them when it starts
+            sources += [self.directory / "clients.json"]
+        return self._python(name, module, 1, extra, sources)
 
-    def _run(self, programs: list[Program]) -> None:
-        """Have the supervisor run these too, in place of older ones of the same name."""
-        wanted = read_wanted(self.directory) if self._supervisor() else []
-        names = {program.name for program in programs}
-        merged = sorted([p for p in wanted if p.name not in names] + programs, key=lambda p: p.tier)
-        if self._supervisor() and all(program in wanted for program in programs):
-            return
-        self._signal_supervisor(merged)
+    def _service(self, name: str, extra: Mapping[str, str]) -> Program:
+        module = WORKERS.get(name, f"services.{name}")
+        package = ROOT / "services" / module.split(".")[1]
+        return self._python(name, module, 2, extra, [ROOT / "shared", package])
 
-    def _signal_supervisor(self, programs: list[Program]) -> None:
-        write_wanted(self.directory, programs)
-        supervisor = self._supervisor()
-        if supervisor is None:
-            (self.directory / "logs").mkdir(exist_ok=True)
-            with self.log("supervisor").open("ab") as log:
-                command = [sys.executable, "-m", "deploy.local.supervisor", str(self.directory)]
-                subprocess.run(
-                    command, cwd=ROOT, stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT, check=True
-                )
-            self._until(lambda: self._supervisor() is not None, 60, "The supervisor did not start")
-        else:
-            supervisor.send(signal.SIGHUP)
-        # It has read the file when its state names exactly these processes, started from these descriptions.
-        self._until(lambda: self._acknowledged(programs), 60, "The supervisor does not answer")
-
-    def _acknowledged(self, programs: list[Program]) -> bool:
-        state = self._state()
-        return set(state) == {program.name for program in programs} and all(
-            state[program.name].get("program") == program.digest() for program in programs
-        )
-
-    def _supervisor(self) -> Identity | None:
-        """The live supervisor. Its lock decides: it is let go by the kernel however the supervisor ends."""
-        lock = try_lock(self.directory)
-        if lock is not None:
-            lock.close()
-            return None
-        known = read_json(self.directory / "supervisor.json")
-        return Identity(**known) if known else None
-
-    def _state(self) -> dict[str, dict[str, Any]]:
-        return read_json(self.directory / "state.json") or {}
-
-    def _identity(self, name: str) -> Identity | None:
-        entry = self._state().get(name, {})
-        return Identity(entry["pid"], entry["born"]) if entry.get("pid") and entry.get("born") else None
+    def _python(self, name: str, module: str, tier: int, extra: Mapping[str, str], sources: list[Path]) -> Program:
+        env = {**self.env(name), **extra}
+        return Program(name, [sys.executable, "-m", module], env, tier, code=fingerprint(sources))
 
     def _admin_url(self) -> str:
         return self._local_url(postgres.ADMIN, self.secrets["postgres"])
-
-    def _get(self, name: str, path: str) -> bool:
-        connection = http.client.HTTPConnection("127.0.0.1", self.ports[name], timeout=2)
-        try:
-            connection.request("GET", path)
-            return connection.getresponse().status == 200
-        except (OSError, http.client.HTTPException):
-            return False
-        finally:
-            connection.close()
-
-    def _wait(self, names: Iterable[str], seconds: float = _PATIENCE) -> None:
-        waiting = list(names)
-        until = time.monotonic() + seconds
-        before = {name: self._state().get(name, {}).get("restarts", 0) for name in waiting}
-        while waiting := [name for name in waiting if not self.ready(name)]:
-            for name in waiting:
-                entry = self._state().get(name, {})
-                if entry.get("restarts", 0) - before[name] >= _TOO_MANY_RESTARTS:
-                    raise self._failure(name, f"{name} keeps ending (last exit code {entry.get('last_exit')})")
-                if time.monotonic() > until:
-                    raise self._failure(name, f"{name} was not ready in {seconds:.0f} s")
-            time.sleep(0.05)
-
-    def _failure(self, name: str, what: str) -> StackError:
-        return StackError(
-            f"{what}. The end of {_short(self.log(name))}:\n\n{_tail(self.log(name))}\n\n"
-            "It is tried again in the background. After a change run `make up` again; `make down` stops everything, "
-            "`make clean` also removes the local data."
-        )
-
-    def _jobs(self, jobs: Mapping[str, tuple[list[str], Mapping[str, str]]]) -> None:
-        """Run the modules side by side; all have succeeded when this returns."""
-
-        def run(title: str, module: list[str], env: Mapping[str, str]) -> None:
-            log = self.log(title.replace(" ", "-"))
-            with log.open("wb") as output:
-                command = [sys.executable, "-m", *module]
-                everything = os.environ | dict(env)
-                done = subprocess.run(
-                    command, cwd=ROOT, env=everything, stdout=output, stderr=subprocess.STDOUT, check=False
-                )
-            if done.returncode != 0:
-                raise StackError(
-                    f"`python -m {' '.join(module)}` failed. The end of {_short(log)}:\n\n{_tail(log)}\n\n"
-                    "After a change run `make up` again; Kafka and Postgres keep running meanwhile."
-                )
-
-        with ThreadPoolExecutor() as pool:
-            for job in [pool.submit(run, title, module, env) for title, (module, env) in jobs.items()]:
-                job.result()
-
-    def _until(self, condition: Callable[[], bool], seconds: float, otherwise: str) -> None:
-        until = time.monotonic() + seconds
-        while not condition():
-            if time.monotonic() > until:
-                log = self.log("supervisor")
-                raise StackError(f"{otherwise}. The end of {_short(log)}:\n\n{_tail(log)}\n\nTry `make down`.")
-            time.sleep(0.02)
 
 
 def _wait_for(work: Coroutine[Any, Any, T]) -> T:
     """Run it in a thread of its own, since the caller may be inside an event loop."""
     with ThreadPoolExecutor(1) as pool:
         return pool.submit(asyncio.run, work).result()
-
-
-def _fingerprint(sources: Iterable[Path]) -> str:
-    digest = hashlib.sha256()
-    for source in sources:
-        files = [source.with_suffix(".py"), *sorted(source.rglob("*"))]
-        for file in files:
-            if file.is_file() and file.suffix in (".py", ".sql", ".html", ".json", ".toml"):
-                status = file.stat()
-                digest.update(f"{file} {status.st_mtime_ns} {status.st_size}\n".encode())
-    return digest.hexdigest()
-
-
-def _tail(path: Path, lines: int = 30) -> str:
-    try:
-        return "\n".join(path.read_text(errors="replace").splitlines()[-lines:])
-    except FileNotFoundError:
-        return "(no log yet)"
-
-
-def _short(path: Path) -> Path:
-    return path.relative_to(ROOT) if path.is_relative_to(ROOT) else path

@@ -15,7 +15,7 @@ from fastapi import FastAPI
 from joserfc import jwt
 from joserfc.jwk import ECKey, KeySet
 
-from deploy.local.payments.__main__ import server
+from deploy.local.sandbox.server import server
 from shared.auth import Authenticator
 
 ISSUER, AUDIENCE = "https://issuer.example", "isthmus"

@@ -6,16 +6,19 @@ one idempotency key, the second always finds the first one's answer.
 
 import sqlite3
 import time
-from datetime import UTC, datetime
-from hashlib import sha256
 from uuid import uuid4
 
 import orjson
 
+from deploy.local.sandbox.answers import Answers, fingerprint
+from deploy.local.sandbox.database import Database
+from deploy.local.sandbox.money import to_minor, to_text
+from deploy.local.sandbox.outbox import Outbox
+from deploy.local.sandbox.pages import Page, next_cursor, text_of
+from deploy.local.sandbox.problems import ProblemError
+
 from .behaviour import Behaviour, Plan
-from .database import Database
-from .models import Page, Payment, PaymentRequest, ProblemError, Refund, RefundRequest, to_minor, to_text
-from .outbox import Outbox
+from .models import Payment, PaymentRequest, Refund, RefundRequest
 
 FINAL = {"captured", "declined", "cancelled"}
 
@@ -25,7 +28,7 @@ class Ledger:
 
     def __init__(self, database: Database, outbox: Outbox, behaviour: Behaviour) -> None:
         self.behaviour = behaviour
-        self._database, self._outbox = database, outbox
+        self._database, self._outbox, self._answers = database, outbox, Answers(database)
 
     def lose(self, key: str) -> bool:
         """True for the first attempt with this key, which is then to leave no other trace."""
@@ -34,19 +37,19 @@ class Ledger:
     def pay(self, key: str, request: PaymentRequest, plan: Plan) -> tuple[Payment, bool]:
         """Return the key's payment as it is now, and whether it is new. Raises ProblemError 422 on another body."""
         amount = to_minor(request.amount, request.currency)
-        fingerprint = _fingerprint("payment", amount, request.currency, request.token, request.reference)
+        request_print = fingerprint("payment", amount, request.currency, request.token, request.reference)
         with self._database.transaction():
-            if known := self._answered(key, fingerprint):
+            if known := self._answers.known(key, request_print):
                 return self.payment(known), False
             payment_id = f"pay_{uuid4().hex}"
             self._database.execute(
                 "INSERT INTO payments (id, reference, amount, currency, token, status, decline_code, created_at,"
                 " settle_at, settle_to) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
                 *(payment_id, request.reference, amount, request.currency, request.token),
-                *(plan.status, plan.decline_code, _now()),
+                *(plan.status, plan.decline_code, text_of(time.time())),
                 *(time.time() + self.behaviour.slow_seconds if plan.then else None, plan.then),
             )
-            self._database.execute("INSERT INTO answers VALUES (?, ?, ?)", key, fingerprint, payment_id)
+            self._answers.add(key, request_print, payment_id)
             return self._announced(payment_id), True
 
     def payment(self, payment_id: str) -> Payment:
@@ -61,7 +64,7 @@ class Ledger:
         else:
             sql = "SELECT * FROM payments WHERE seq > ? AND reference = ? ORDER BY seq LIMIT ?"
             rows = self._database.rows(sql, cursor, reference, limit + 1)
-        return Page(data=[_payment(row) for row in rows[:limit]], next_cursor=_next(rows, limit))
+        return Page(data=[_payment(row) for row in rows[:limit]], next_cursor=next_cursor(rows, limit))
 
     def finish_action(self, payment_id: str, success: bool) -> Payment:
         """End a redirect. The same outcome twice changes nothing; another one after the end is a ProblemError 409."""
@@ -96,8 +99,8 @@ class Ledger:
             payment = self._row(payment_id)
             currency = payment["currency"]
             amount = to_minor(request.amount, currency)
-            fingerprint = _fingerprint("refund", payment_id, amount, request.reference)
-            if known := self._answered(key, fingerprint):
+            request_print = fingerprint("refund", payment_id, amount, request.reference)
+            if known := self._answers.known(key, request_print):
                 return self._refund(known), False
             left = payment["amount"] - payment["refunded"] if payment["status"] == "captured" else 0
             if amount > left:
@@ -109,11 +112,11 @@ class Ledger:
             self._database.execute(
                 "INSERT INTO refunds (id, payment_id, reference, amount, currency, status, created_at)"
                 " VALUES (?, ?, ?, ?, ?, ?, ?)",
-                *(refund_id, payment_id, request.reference, amount, currency, status, _now()),
+                *(refund_id, payment_id, request.reference, amount, currency, status, text_of(time.time())),
             )
             if status == "succeeded":
                 self._database.execute("UPDATE payments SET refunded = refunded + ? WHERE id = ?", amount, payment_id)
-            self._database.execute("INSERT INTO answers VALUES (?, ?, ?)", key, fingerprint, refund_id)
+            self._answers.add(key, request_print, refund_id)
             refund = self._refund(refund_id)
             self._announce(f"refund.{status}", refund)
             return refund, True
@@ -121,7 +124,7 @@ class Ledger:
     def refunds(self, cursor: int, limit: int) -> Page[Refund]:
         """Return refunds after the cursor in the order they were recorded."""
         rows = self._database.rows("SELECT * FROM refunds WHERE seq > ? ORDER BY seq LIMIT ?", cursor, limit + 1)
-        return Page(data=[_refund(row) for row in rows[:limit]], next_cursor=_next(rows, limit))
+        return Page(data=[_refund(row) for row in rows[:limit]], next_cursor=next_cursor(rows, limit))
 
     def _end(self, payment_id: str, status: str, decline_code: str | None) -> Payment:
         self._database.execute(
@@ -137,14 +140,8 @@ class Ledger:
         return payment
 
     def _announce(self, kind: str, about: Payment | Refund) -> None:
-        body = orjson.dumps({"type": kind, "timestamp": _now(), "data": about.model_dump()}).decode()
+        body = orjson.dumps({"type": kind, "timestamp": text_of(time.time()), "data": about.model_dump()}).decode()
         self._outbox.add(body, self.behaviour.deliveries(kind, about.reference))
-
-    def _answered(self, key: str, fingerprint: bytes) -> str | None:
-        known = self._database.row("SELECT fingerprint, resource FROM answers WHERE key = ?", key)
-        if known and known["fingerprint"] != fingerprint:
-            raise ProblemError(422, "Idempotency key reused", "this Idempotency-Key came with another request before")
-        return known["resource"] if known else None
 
     def _row(self, payment_id: str) -> sqlite3.Row:
         row = self._database.row("SELECT * FROM payments WHERE id = ?", payment_id)
@@ -158,21 +155,14 @@ class Ledger:
 
 def _payment(row: sqlite3.Row) -> Payment:
     amounts = {name: to_text(row[name], row["currency"]) for name in ("amount", "refunded")}
-    return Payment.model_validate({**dict(row), **amounts})
+    fee = to_text(_fee(row["amount"]) if row["status"] == "captured" else 0, row["currency"])
+    return Payment.model_validate({**dict(row), **amounts, "fee": fee})
+
+
+def _fee(amount: int) -> int:
+    """1.4 % and 20 minor units, in minor units; never more than was captured."""
+    return min(amount, amount * 14 // 1000 + 20)
 
 
 def _refund(row: sqlite3.Row) -> Refund:
     return Refund.model_validate({**dict(row), "amount": to_text(row["amount"], row["currency"])})
-
-
-def _next(rows: list[sqlite3.Row], limit: int) -> str | None:
-    """One row more than the limit was read, to know whether anything follows."""
-    return str(rows[limit - 1]["seq"]) if len(rows) > limit else None
-
-
-def _fingerprint(*parts: str | int) -> bytes:
-    return sha256(orjson.dumps(parts)).digest()
-
-
-def _now() -> str:
-    return datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")

@@ -27,21 +27,5 @@ CREATE TABLE IF NOT EXISTS refunds (
     created_at TEXT NOT NULL
 ) STRICT;
 
--- An idempotency key is the account's: it names one request, whatever the endpoint.
-CREATE TABLE IF NOT EXISTS answers (
-    key         TEXT PRIMARY KEY,
-    fingerprint BLOB NOT NULL,
-    resource    TEXT NOT NULL
-) STRICT, WITHOUT ROWID;
-
 -- Keys of tok_lost whose first attempt was dropped unrecorded.
 CREATE TABLE IF NOT EXISTS lost (key TEXT PRIMARY KEY) STRICT, WITHOUT ROWID;
-
-CREATE TABLE IF NOT EXISTS webhooks (
-    seq      INTEGER PRIMARY KEY AUTOINCREMENT,
-    id       TEXT NOT NULL,   -- not unique: a duplicate is a second row of the same id
-    body     TEXT NOT NULL,
-    attempts INTEGER NOT NULL DEFAULT 0,
-    due_at   REAL             -- null once delivered or given up
-) STRICT;
-CREATE INDEX IF NOT EXISTS webhooks_due ON webhooks (due_at) WHERE due_at IS NOT NULL;

@@ -1,81 +1,25 @@
 """The sandbox payment provider, driven as a merchant would: over a real port, with a real receiver of webhooks."""
 
 import asyncio
-import base64
-import hashlib
-import hmac
-import os
 import signal
-import socket
-import subprocess
-import sys
-import time
-from collections.abc import AsyncGenerator, Callable, Generator
-from contextlib import asynccontextmanager, contextmanager
-from dataclasses import dataclass, field
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
 import httpx2
 import pytest
-from fastapi import FastAPI, Request, Response
 from pydantic import SecretStr
 
-from deploy.local.payments.__main__ import assemble, server
+from deploy.local.payments.__main__ import assemble
 from deploy.local.payments.behaviour import Behaviour, Settings
-from deploy.local.payments.models import ProblemError, to_minor, to_text
-from deploy.local.payments.webhooks import retry_after
+from deploy.local.sandbox.money import to_minor, to_text
+from deploy.local.sandbox.problems import ProblemError
+from deploy.local.sandbox.webhooks import retry_after
+from tests.support.http import listening
+from tests.unit.local.outside import SECRET, healthy, merchant, process, shop, until
 
-KEY = base64.b64decode("c2FuZGJveC1zZWNyZXQtb2YtdGVzdHM=")
-SECRET = "whsec_c2FuZGJveC1zZWNyZXQtb2YtdGVzdHM="
-MERCHANT = {"authorization": "Bearer merchant"}
 Payment = dict[str, Any]
-
-
-@dataclass
-class Shop:
-    """A receiver of webhooks that refuses the first few, and checks every signature."""
-
-    url: str = ""
-    refusals: int = 0
-    webhooks: list[tuple[str, dict[str, Any]]] = field(default_factory=list[tuple[str, dict[str, Any]]])
-
-    async def receive(self, request: Request) -> Response:
-        body = await request.body()
-        webhook_id, timestamp = request.headers["webhook-id"], request.headers["webhook-timestamp"]
-        expected = hmac.new(KEY, f"{webhook_id}.{timestamp}.".encode() + body, hashlib.sha256).digest()
-        assert request.headers["webhook-signature"] == f"v1,{base64.b64encode(expected).decode()}"
-        assert abs(time.time() - int(timestamp)) < 5
-        if self.refusals:
-            self.refusals -= 1
-            return Response(status_code=503)
-        self.webhooks.append((webhook_id, await request.json()))
-        return Response(status_code=204)
-
-    def told(self) -> list[tuple[str, str]]:
-        return [(webhook["type"], webhook["data"]["reference"]) for _, webhook in self.webhooks]
-
-
-@asynccontextmanager
-async def listening(app: FastAPI) -> AsyncGenerator[str]:
-    """Serve the app on a free port of the loopback; the provider drops connections only over a real one."""
-    with socket.create_server(("127.0.0.1", 0)) as sock:
-        host, port = sock.getsockname()
-        serving = server(app, host, port)
-        task = asyncio.create_task(serving.serve(sockets=[sock]))
-        await until(lambda: serving.started)
-        yield f"http://{host}:{port}"
-        serving.should_exit = True
-        await task
-
-
-@asynccontextmanager
-async def shop(refusals: int = 0) -> AsyncGenerator[Shop]:
-    receiver, app = Shop(refusals=refusals), FastAPI()
-    app.add_api_route("/webhooks", receiver.receive, methods=["POST"])
-    async with listening(app) as url:
-        receiver.url = f"{url}/webhooks"
-        yield receiver
 
 
 @asynccontextmanager
@@ -89,16 +33,6 @@ async def provider(path: Path, webhook_url: str | None = None, **rates: float) -
     behaviour = Behaviour.model_validate({"slow_seconds": 0.1, "timeout_seconds": 0.3, **rates})
     async with listening(assemble(settings, behaviour)) as url, merchant(url) as client:
         yield client
-
-
-def merchant(url: str) -> httpx2.AsyncClient:
-    return httpx2.AsyncClient(base_url=url, headers=MERCHANT, trust_env=False)
-
-
-async def until(condition: Callable[[], bool]) -> None:
-    async with asyncio.timeout(10):
-        while not condition():  # noqa: ASYNC110 - the condition lives in another server
-            await asyncio.sleep(0.01)
 
 
 def order(token: str = "tok_ok", reference: str = "lamp", amount: str = "12.34") -> dict[str, str]:
@@ -351,8 +285,9 @@ async def test_rates_touch_tok_ok_only_and_can_be_changed_while_it_runs(tmp_path
 
 @pytest.mark.asyncio
 async def test_what_was_answered_survives_kill_9(tmp_path: Path) -> None:
+    soon = {"SANDBOX_SLOW_SECONDS": "1"}
     async with shop() as receiver:
-        with process(tmp_path, receiver.url, {"SANDBOX_WEBHOOK_DELAY_MS": "600000"}) as (running, url):
+        with process("payments", tmp_path, receiver.url, SANDBOX_WEBHOOK_DELAY_MS="600000", **soon) as (running, url):
             async with merchant(url) as client:
                 await healthy(client)
                 payment, slow = (await pay(client)).json(), (await pay(client, "tok_slow", "mug")).json()
@@ -360,7 +295,7 @@ async def test_what_was_answered_survives_kill_9(tmp_path: Path) -> None:
             running.kill()
         assert receiver.webhooks == []
         # Webhooks of before the kill still wait their ten minutes; that of the slow payment is made after it.
-        with process(tmp_path, receiver.url, {}) as (running, url):
+        with process("payments", tmp_path, receiver.url, **soon) as (running, url):
             async with merchant(url) as client:
                 await healthy(client)
                 assert (await pay(client)).json() == {**payment, "refunded": "2.00"}
@@ -370,37 +305,6 @@ async def test_what_was_answered_survives_kill_9(tmp_path: Path) -> None:
                 assert (await client.get("/health")).json()["webhooks_waiting"] == 2
             running.send_signal(signal.SIGTERM)
             assert await asyncio.to_thread(running.wait, 10) in (0, -signal.SIGTERM)
-
-
-@contextmanager
-def process(path: Path, webhook_url: str, rates: dict[str, str]) -> Generator[tuple[subprocess.Popen[bytes], str]]:
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
-    environment = {
-        "ISTHMUS_HTTP_PORT": str(port),
-        "SANDBOX_DATABASE": str(path / "payments.db"),
-        "SANDBOX_API_KEY": "merchant",
-        "SANDBOX_WEBHOOK_SECRET": SECRET,
-        "SANDBOX_WEBHOOK_URL": webhook_url,
-        "SANDBOX_SLOW_SECONDS": "1",
-    }
-    root = Path(__file__).parents[3]
-    command = [sys.executable, "-m", "deploy.local.payments"]
-    with subprocess.Popen(command, cwd=root, env={**os.environ, **environment, **rates}) as running:
-        try:
-            yield running, f"http://127.0.0.1:{port}"
-        finally:
-            running.kill()
-
-
-async def healthy(client: httpx2.AsyncClient) -> None:
-    async with asyncio.timeout(15):
-        while True:
-            try:
-                if (await client.get("/health")).is_success:
-                    return
-            except httpx2.ConnectError:
-                await asyncio.sleep(0.05)
 
 
 def test_the_same_seed_and_reference_decide_alike_and_rates_are_kept() -> None:

@@ -7,10 +7,10 @@ import hmac
 import logging
 import sqlite3
 import time
+from collections.abc import Callable
 
 import httpx2
 
-from .ledger import Ledger
 from .outbox import Outbox, Webhook
 
 log = logging.getLogger(__name__)
@@ -36,10 +36,10 @@ def retry_after(attempts: int) -> float | None:
 
 
 class Courier:
-    """Delivers each webhook at least once, several at a time, and ends pending payments on time."""
+    """Delivers each webhook at least once, several at a time, and calls `tick` for what falls due by the clock."""
 
-    def __init__(self, ledger: Ledger, outbox: Outbox, url: str | None, key: bytes) -> None:
-        self._ledger, self._outbox, self._url, self._key = ledger, outbox, url, key
+    def __init__(self, tick: Callable[[], None], outbox: Outbox, url: str | None, key: bytes) -> None:
+        self._tick, self._outbox, self._url, self._key = tick, outbox, url, key
         self._in_flight: dict[int, asyncio.Task[None]] = {}
         self._wake, self._stopping, self._failing = asyncio.Event(), False, False
 
@@ -49,10 +49,10 @@ class Courier:
         async with httpx2.AsyncClient(timeout=TIMEOUT_SECONDS, limits=limits, trust_env=False) as client:
             while not self._stopping:
                 try:
-                    self._ledger.settle_due()
+                    self._tick()
                     self._start_due(client)
                 except sqlite3.Error:  # say, a full disk: nothing was lost, and it may heal
-                    log.exception("the ledger failed; trying again")
+                    log.exception("the database failed; trying again")
                     await asyncio.sleep(1)
                 await self._pause()
             await asyncio.gather(*self._in_flight.values())
@@ -64,7 +64,7 @@ class Courier:
     def _start_due(self, client: httpx2.AsyncClient) -> None:
         if self._url is None:
             return
-        # Those in flight are still due in the ledger, so that kill -9 forgets none; hence read that many more.
+        # Those in flight are still due in the database, so that kill -9 forgets none; hence read that many more.
         for webhook in self._outbox.due(PARALLEL + len(self._in_flight)):
             if webhook.seq not in self._in_flight and len(self._in_flight) < PARALLEL:
                 self._in_flight[webhook.seq] = asyncio.create_task(self._deliver(client, self._url, webhook))

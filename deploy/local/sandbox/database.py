@@ -1,4 +1,4 @@
-"""The SQLite file behind the ledger and the queue of webhooks."""
+"""The SQLite file behind a sandbox: what it knows, and the queue of its webhooks."""
 
 import sqlite3
 from collections.abc import Generator
@@ -6,22 +6,23 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-SCHEMA = Path(__file__).with_name("schema.sql").read_text()
+MERCHANT_SCHEMA = Path(__file__).with_name("merchant.sql")  # idempotency keys and webhooks
 
 
 class Database:
     """One connection; what a transaction has committed survives kill -9."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, *schemas: Path) -> None:
         self._connection = sqlite3.connect(path, isolation_level=None)
         self._connection.row_factory = sqlite3.Row
         # NORMAL in WAL hands each commit to the kernel without an fsync: it survives the death of the process, which is
         # what a sandbox is put through. Only a power cut could lose the last commits (never corrupt the file), and an
-        # fsync per payment would cap the throughput instead of the services under test.
+        # fsync per request would cap the throughput instead of the services under test.
         self._connection.execute("PRAGMA journal_mode=WAL")
         self._connection.execute("PRAGMA synchronous=NORMAL")
         self._connection.execute("PRAGMA foreign_keys=ON")
-        self._connection.executescript(SCHEMA)
+        for schema in schemas:
+            self._connection.executescript(schema.read_text())
 
     @contextmanager
     def transaction(self) -> Generator[None]:
