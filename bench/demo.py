@@ -1,56 +1,32 @@
-"""``make demo``: one order looked at closely, a crowd, and a crowd while services are killed; then the reckoning."""
+"""``make demo``: one order followed to its end, a crowd, and a crowd while services are killed; then the reckoning."""
 
 from __future__ import annotations
 
 import asyncio
-import statistics
 import sys
 import time
-from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Any
 
-import asyncpg
 import typer
-from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
-from bench import invariants, plant, shop
+from bench import invariants, plant, reckoning, shop
 from bench.platform import SERVICES, Platform, PlatformError
-from bench.shop import Buying, Shop
+from bench.reckoning import Run, console
+from bench.shop import Buying, Member, Shop
 from deploy.local.errors import StackError
 from deploy.local.stack import DEFAULT
 
-console = Console(highlight=False, soft_wrap=True)
-if not console.is_terminal:
-    console.width = 110  # a log has room
-
-REACHED = """
-SELECT t.order_id::text, t.recorded_at FROM timeline t JOIN orders o USING (order_id)
-WHERE t.type = $2 AND o.state = 'confirmed' AND o.external_reference LIKE $1
-"""
-OUTCOMES = """
-SELECT state, coalesce(reason, '') AS reason, count(*) AS orders, coalesce(sum(total - cancelled_amount), 0) AS worth
-FROM orders WHERE external_reference LIKE $1 GROUP BY 1, 2 ORDER BY 3 DESC
-"""
+MEMBERS = 30  # customers who are known beforehand
+SHOWN = ("amount", "total", "channel", "reason", "carrier", "tracking", "trigger", "earned")
 
 
-@dataclass
-class Run:
-    """What the client saw: when it sent each order, and what it was told."""
-
-    sent: dict[str, datetime] = field(default_factory=dict[str, datetime])  # by order id
-    acknowledged: list[tuple[str, str, str]] = field(default_factory=list[tuple[str, str, str]])
-    answers: Counter[int] = field(default_factory=Counter[int])
-    different: list[str] = field(default_factory=list[str])  # repeated POSTs that found another order
-
-
-async def prepare(platform: Platform, run: str) -> None:
-    """A catalogue, prices, coupons, stock; and a provider that behaves as badly as a real one."""
+async def prepare(platform: Platform, run: str) -> list[Member]:
+    """A catalogue, prices, coupons, stock, members with points; a provider and a carrier as bad as real ones."""
     await platform.catalogue(shop.items(), warehouses=shop.WAREHOUSES, receipts=shop.receipts(400), key=run)
     await platform.prices("main", "GBP", shop.prices(), key="main")
     for code, limit in ((shop.COUPON, None), (f"{shop.FEW}-{run}", 5)):
@@ -60,21 +36,42 @@ async def prepare(platform: Platform, run: str) -> None:
         "delay_ms": 20, "pending_rate": 0.05, "timeout_rate": 0.002, "drop_rate": 0.01,
         "webhook_duplicate_rate": 0.2, "webhook_reorder_rate": 0.05,
     }  # fmt: skip
-    key = {"Authorization": f"Bearer {platform.stack.secrets['payments_api_key']}"}
-    await platform.ask("payments", "PUT", "/sandbox/behaviour", json=behaviour, headers=key)
+    carrying = {
+        "delay_rate": 0.02, "loss_rate": 0.01, "timeout_rate": 0.002, "drop_rate": 0.01, "webhook_duplicate_rate": 0.2,
+        "webhook_reorder_rate": 0.05, "webhook_loss_rate": 0.02,
+    }  # fmt: skip
+    for name, so in (("payments", behaviour), ("carrier", carrying)):
+        key = {"Authorization": f"Bearer {platform.stack.secrets[f'{name}_api_key']}"}
+        await platform.ask(name, "PUT", "/sandbox/behaviour", json=so, headers=key)
+    members = [await member(platform, number, run) for number in range(MEMBERS)]
     last = shop.items()[-1]["sku"]
     for _ in range(100):  # the order service learns of new items from Kafka
         known = await platform.ask("pricing", "GET", "/prices", params={"sku": last})
         if known.json()["items"]:
-            return
+            break
         await asyncio.sleep(0.1)
+    return members
 
 
-async def one_order(platform: Platform, run: str) -> None:
-    """Place one order, wait for its outcome in the same answer, and show how it came about."""
+async def member(platform: Platform, number: int, run: str) -> Member:
+    """Register a customer who likes to get mail, and give some points as a welcome."""
+    name = shop.PEOPLE[number % len(shop.PEOPLE)]
+    email = f"{name.lower()}.{run}.{number}@example.org"
+    answer = await platform.ask("customer", "POST", "/customers", json={"email": email, "name": name})
+    id_: str = answer.json()["customer_id"]
+    consent = {"granted": True, "source": "checkout"}
+    await platform.ask("customer", "PUT", f"/customers/{id_}/consents/marketing_email", json=consent)
+    points = {"points": 300, "reason": "welcome"}
+    await platform.ask("customer", "POST", f"/customers/{id_}/points", json=points, key=f"welcome/{id_}")
+    return Member(id_, name, email)
+
+
+async def one_order(platform: Platform, run: str, member: Member) -> None:
+    """Place one order and follow it until it is closed; show its way, its books, and the mails that it brought."""
     order = next(iter(Shop(1, f"{run}-first").buyings(1))).order
     order |= {"lines": [{"sku": "red-lamp", "quantity": 1}, {"sku": "blue-cup", "quantity": 2}]}
-    order |= {"payment": {"method": "card", "token": "tok_ok"}, "expected_total": "37.90", "coupon": None}
+    order |= {"payment": {"method": "card", "token": "tok_ok"}, "expected_total": "36.90", "coupon": None}
+    order |= {"customer_id": member.customer_id, "buyer": {"name": member.name, "email": member.email}, "points": 100}
     answer = await platform.place(order, wait=20)
     for _ in range(50):
         if answer.status_code != 422:
@@ -84,15 +81,29 @@ async def one_order(platform: Platform, run: str) -> None:
     if answer.status_code not in (200, 201):
         raise PlatformError(f"the first order was not accepted: {answer.text[:500]}")
     placed = answer.json()
+    with console.status("on its way"):
+        for _ in range(150):
+            if placed["state"] == "closed" and await mails(platform, member, "thank"):
+                break
+            await asyncio.sleep(0.2)
+            placed = (await platform.ask("order", "GET", f"/orders/{placed['order_id']}")).json()
     table = Table(title=f"One order, {placed['order_id']}: {placed['state']}", title_justify="left", show_edge=False)
     for column in ("after", "event", ""):
         table.add_column(column, justify="right" if column == "after" else "left")
     for step in placed["timeline"]:
-        detail = ", ".join(
-            f"{k} {v}" for k, v in step["detail"].items() if k in ("amount", "total", "channel", "reason")
-        )
-        table.add_row(f"{step['after_ms']:.0f} ms", step["type"], detail)
-    console.print(table, "")
+        detail = ", ".join(f"{k} {v}" for k, v in step["detail"].items() if k in SHOWN)
+        table.add_row(f"{step['after_ms']:,.0f} ms", step["type"], detail)
+    console.print(table)
+    await reckoning.books_of(platform, placed["order_id"])
+    console.print("\nMails to the customer")
+    for mail in await mails(platform, member):
+        console.print(f"  {mail['subject']}")
+
+
+async def mails(platform: Platform, member: Member, subject: str = "") -> list[dict[str, Any]]:
+    """What the mail server took for this customer."""
+    found = await platform.ask("mail", "GET", "/messages", params={"to": member.email})
+    return [mail for mail in found.json()["data"] if subject in mail["subject"].lower()]
 
 
 async def crowd(
@@ -118,6 +129,7 @@ async def crowd(
                 counts = await platform.counts()
                 new = {state: n - before.get(state, 0) for state, n in counts.items()}
                 done = sum(n for state, n in new.items() if state not in ("placed", "paying"))
+                new["confirmed"] = new.get("confirmed", 0) + new.pop("closed", 0)  # on their way, or there
                 note = "  ".join(f"{state} {n}" for state, n in sorted(new.items()) if n)
                 progress.update(ending, completed=done, note=note)
                 if done >= len(buyings):
@@ -163,6 +175,12 @@ async def buy(platform: Platform, buying: Buying, run: Run) -> None:
             "order", "POST", f"/orders/{order_id}/cancellations", json={"reason": "changed_mind"}, key=order_id,
             expect=(200, 409),
         )  # fmt: skip
+    elif buying.thinks_again:
+        await platform.ask("order", "GET", f"/orders/{order_id}", headers={"Prefer": "wait=5"})
+        await platform.ask(
+            "order", "POST", f"/orders/{order_id}/cancellations", json={"reason": "changed_mind"}, key=order_id,
+            expect=(200, 202, 409),
+        )  # fmt: skip
     elif order["payment"]["token"] == "tok_3ds":
         await confirm_3ds(platform, order_id)
 
@@ -180,46 +198,17 @@ async def confirm_3ds(platform: Platform, order_id: str) -> None:
         await asyncio.sleep(0.5)
 
 
-async def summary(platform: Platform, prefix: str, measured: Run, run: Run) -> None:
-    connection = await asyncpg.connect(platform.stack.database_url("order"))
-    try:
-        outcomes = await connection.fetch(OUTCOMES, f"{prefix}-%")
-        asked = await connection.fetch(REACHED, f"{prefix}-%", "PaymentRequested")
-        confirmed = await connection.fetch(REACHED, f"{prefix}-%", "OrderConfirmed")
-    finally:
-        await connection.close()
-    table = Table(title="Orders by outcome", title_justify="left", show_edge=False)
-    for column in ("state", "reason", "orders", "worth"):
-        table.add_column(column, justify="right" if column in ("orders", "worth") else "left")
-    for row in outcomes:
-        worth = f"{row['worth']:,.2f} GBP" if row["state"] == "confirmed" else ""
-        table.add_row(row["state"], row["reason"], f"{row['orders']:,}", worth)
-    console.print("", table)
-    console.print("\nThe undisturbed crowd, from POST to")
-    parts = {"payment asked for (stock held, price known)": asked, "confirmed (the bank's time included)": confirmed}
-    for what, rows in parts.items():
-        took = [
-            (row["recorded_at"] - measured.sent[row["order_id"]]).total_seconds() * 1000
-            for row in rows
-            if row["order_id"] in measured.sent
-        ]
-        if len(took) > 10:
-            cuts = statistics.quantiles(took, n=100)
-            console.print(f"  {what:<45} p50 {cuts[49]:5.0f} ms   p99 {cuts[98]:5.0f} ms   {len(took)} orders")
-    console.print()
-    console.print(f"HTTP answers: {dict(run.answers)}; orders sent twice that became two: {len(run.different)}\n")
-
-
 async def demo(orders: int, rate: float, seed: int, planted: str | None, directory: Path) -> int:
     if planted is not None:
         plant.check(planted)
     prefix = f"demo{int(time.time())}"
     async with Platform.connect(directory) as platform:
         with console.status("catalogue, prices, coupons, stock"):
-            await prepare(platform, prefix)
+            members = await prepare(platform, prefix)
         console.print(f"[bold]A shop opens[/]: {len(shop.items())} products in {len(shop.WAREHOUSES)} warehouses\n")
-        await one_order(platform, prefix)
-        stream = list(Shop(seed, prefix).buyings(orders + orders // 3))
+        await one_order(platform, prefix, members[0])
+        console.print()
+        stream = list(Shop(seed, prefix, members[1:]).buyings(orders + orders // 3))
         for buying in stream:
             if buying.order.get("coupon") == shop.FEW:
                 buying.order["coupon"] = f"{shop.FEW}-{prefix}"
@@ -228,7 +217,8 @@ async def demo(orders: int, rate: float, seed: int, planted: str | None, directo
         await crowd(platform, "a crowd and kill -9", stream[orders:], rate / 2, kill=True, run=run)
         run.acknowledged += measured.acknowledged
         run.answers += measured.answers
-        await summary(platform, prefix, measured, run)
+        await all_closed(platform)
+        await reckoning.show(platform, prefix, measured, run)
         if planted is not None:
             await plant.plant(platform, planted)
             console.print(f"[yellow]planted a violation of {planted}[/]")
@@ -249,10 +239,30 @@ async def demo(orders: int, rate: float, seed: int, planted: str | None, directo
             "  TOKEN=$(.venv/bin/python -m deploy.local token)\n"
             f'  curl -H "Authorization: Bearer $TOKEN" {urls.url("order")}/orders?limit=3\n'
             f"  curl {urls.url('order')}/metrics                       lag, batches, handler times\n"
+            f"  {urls.url('mail')}                         every mail that was sent\n"
+            "  ./isthmus order show ORDER-ID                  its timeline, with causes\n"
+            "  ./isthmus ledger trial-balance\n"
             "  docs/tutorial.md                               follow one order through the code\n"
             "  make down                                      stop it; the data stay"
         )
         return 0 if held and not run.different and not measured.different else 1
+
+
+async def all_closed(platform: Platform) -> None:
+    """Wait until every confirmed order has been delivered, settled and closed."""
+    with Progress(
+        TextColumn("{task.description:<28}"), BarColumn(16), MofNCompleteColumn(), TimeElapsedColumn(), console=console
+    ) as progress:
+        counts = await platform.counts()
+        total = counts.get("confirmed", 0) + counts.get("closed", 0)
+        closing = progress.add_task("delivered and closed", total=total)
+        until = time.monotonic() + 180
+        while left := (counts := await platform.counts()).get("confirmed", 0):
+            progress.update(closing, completed=counts.get("closed", 0), total=left + counts.get("closed", 0))
+            if time.monotonic() > until:
+                raise PlatformError(f"{left} orders are still on their way after three minutes: make status")
+            await asyncio.sleep(0.3)
+        progress.update(closing, completed=counts.get("closed", 0), total=counts.get("closed", 0))
 
 
 async def rested(platform: Platform, run: Run) -> Sequence[invariants.Finding]:

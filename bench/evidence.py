@@ -1,4 +1,4 @@
-"""What the invariants are judged by: rows of every database, every record in Kafka, the provider's log."""
+"""What the invariants are judged by: rows of every database, every record in Kafka, provider's and carrier's logs."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import asyncpg
+import orjson
 
 from bench.platform import SERVICES, Platform
 from shared.envelope import Record
@@ -27,6 +28,11 @@ QUERIES: Mapping[str, Mapping[str, str]] = {
                       WHERE units > 0) AS goods,
                      deadline_at < now() - interval '60 s' AS overdue,
                      changed_at < now() - $1 * interval '1 s' AS settled FROM orders""",
+        "ledger": "SELECT order_id::text, kind, currency, accounts, amounts FROM ledger",
+        "rights": """SELECT right_ FROM unnest(ARRAY['UPDATE', 'DELETE', 'TRUNCATE']) AS right_
+                     WHERE has_table_privilege('ledger', right_)""",
+        "parcels": """SELECT order_id::text, number, state, bookings, tracking, items, issued,
+                      due_at < now() - interval '60 s' AS overdue FROM parcels""",
         "payments": """SELECT payment_id::text, order_id::text, provider, state, amount, captured, refunded,
                        due_at < now() - interval '60 s' AS overdue FROM payments""",
     },
@@ -46,7 +52,7 @@ QUERIES: Mapping[str, Mapping[str, str]] = {
         "identifications": "SELECT order_id::text, state, version, points_held FROM identifications",
         "customers": """SELECT customer_id::text, version, points_balance, points_held,
                         (SELECT coalesce(sum(i.points_held), 0) FROM identifications i
-                         WHERE i.customer_id = c.customer_id)::bigint AS held_for_orders,
+                         WHERE i.customer_id = c.customer_id AND i.state = 'identified')::bigint AS held_for_orders,
                         (SELECT coalesce(sum(points), 0) FROM points_entries p
                          WHERE p.customer_id = c.customer_id)::bigint AS entered FROM customers c""",
     },
@@ -90,6 +96,7 @@ class Evidence:
     tables: dict[str, dict[str, Rows]]
     log: Sequence[Logged]
     provider_payments: Rows
+    carrier_parcels: Rows = field(default_factory=list[dict[str, Any]])
     acknowledged: Sequence[tuple[str, str, str]] = field(default_factory=list[tuple[str, str, str]])
 
     def rows(self, service: str, table: str) -> Rows:
@@ -103,6 +110,7 @@ async def collect(
     tables: dict[str, dict[str, Rows]] = {}
     for service in SERVICES:
         connection = await asyncpg.connect(platform.stack.database_url(service))
+        await connection.set_type_codec("jsonb", encoder=orjson.dumps, decoder=orjson.loads, schema="pg_catalog")
         try:
             async with connection.transaction(isolation="repeatable_read", readonly=True):
                 tables[service] = {
@@ -116,7 +124,10 @@ async def collect(
             await connection.close()
     records = await read_all(platform.stack.bootstrap_servers, DOMAIN_TOPICS)
     log = [logged for record in records if (logged := _logged(record)) is not None]
-    return Evidence(tables, log, await platform.provider("/v1/payments"), acknowledged)
+    return Evidence(
+        tables, log, await platform.provider("payments", "/v1/payments"),
+        await platform.provider("carrier", "/v1/parcels"), acknowledged,
+    )  # fmt: skip
 
 
 def _logged(record: Record) -> Logged | None:

@@ -10,40 +10,24 @@ import asyncio
 import sys
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from decimal import Decimal
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 from rich.console import Console
 from rich.table import Table
 
-from bench.evidence import Evidence, collect
+from bench.books import i2_ledger, i3_money
+from bench.evidence import Evidence, Rows, collect
+from bench.finding import ENDED, RESTING, Finding
 from bench.platform import Platform, PlatformError
 from deploy.local.errors import StackError
 from deploy.local.stack import DEFAULT
 from shared.topics import CARE, CUSTOMERS, HOLDS, IDENTIFICATIONS, ITEMS, ORDERS, PRICES, QUOTES, STOCK
 
-ENDED = {"rejected", "cancelled", "expired"}
 INBOX_DAYS = 6  # marks are kept for seven, counted from the day's end
-RESTING = {"confirmed", "closed"}  # a confirmed order waits for its shipment
-ENDINGS = {"OrderRejected", "OrderCancelled", "OrderExpired"}
-
-
-@dataclass(frozen=True)
-class Finding:
-    """An invariant with the number of things looked at, and what breaks it."""
-
-    id: str
-    statement: str
-    checked: int
-    broken: Sequence[str]
-
-    @property
-    def held(self) -> bool:
-        return not self.broken
+ENDINGS = {"OrderRejected", "OrderCancelled", "OrderExpired", "OrderClosed"}
 
 
 def i1_stock(evidence: Evidence) -> Finding:
@@ -55,39 +39,6 @@ def i1_stock(evidence: Evidence) -> Finding:
         if not (row["on_hand"] == row["moved"] and row["reserved"] == row["held"] and 0 <= row["held"] <= row["moved"])
     ]
     return Finding("I1", "stock: on hand = movements, reserved = holds, never oversold", len(levels), broken)
-
-
-def i3_money(evidence: Evidence) -> Finding:
-    broken: list[str] = []
-    payments = {row["order_id"]: row for row in evidence.rows("order", "payments")}
-    settled = [row for row in evidence.rows("order", "orders") if row["settled"]]
-    for order in settled:
-        payment = payments.get(order["order_id"])
-        kept = payment["captured"] - payment["refunded"] if payment else Decimal(0)
-        due = order["total"] - order["cancelled_amount"] if order["state"] in RESTING else Decimal(0)
-        if order["state"] in ENDED | RESTING and kept != due:
-            broken.append(f"order {order['order_id']} is {order['state']}: kept {kept}, due {due}")
-    broken += _provider_differs(evidence, {order["order_id"] for order in settled})
-    return Finding("I3", "money: captured - refunded = due; the provider's log = ours", len(settled), broken)
-
-
-def _provider_differs(evidence: Evidence, settled: set[str]) -> Iterable[str]:
-    ours = {row["payment_id"]: row for row in evidence.rows("order", "payments") if row["provider"] == "card"}
-    theirs = {row["reference"]: row for row in evidence.provider_payments}
-    if len(theirs) != len(evidence.provider_payments):
-        yield "the provider knows a payment twice"
-    for reference, payment in theirs.items():
-        row = ours.get(reference)
-        if row is None:
-            yield f"payment {reference} is known to the provider only"
-        elif row["order_id"] in settled:
-            captured = Decimal(payment["amount"]) if payment["status"] == "captured" else Decimal(0)
-            refunded = Decimal(payment["refunded"])
-            if (row["captured"], row["refunded"]) != (captured, refunded):
-                yield f"payment {reference}: {row['captured']} - {row['refunded']}, theirs {captured} - {refunded}"
-    for reference, row in ours.items():
-        if row["captured"] and reference not in theirs:
-            yield f"payment {reference} was captured, and the provider does not know it"
 
 
 def i4_acknowledged(evidence: Evidence) -> Finding:
@@ -110,6 +61,7 @@ def i5_process(evidence: Evidence) -> Finding:
     coupons = {row["order_id"] for row in evidence.rows("pricing", "coupon_uses") if row["state"] == "held"}
     quotes = {row["order_id"] for row in evidence.rows("pricing", "quotes") if row["state"] == "held"}
     unpaid = {row["order_id"] for row in evidence.rows("order", "payments") if row["overdue"]}
+    parcels = _parcels(evidence)
     endings: dict[str, set[str]] = defaultdict(set)
     for record in evidence.log:
         if record.topic == ORDERS.name and record.type in ENDINGS:
@@ -122,19 +74,49 @@ def i5_process(evidence: Evidence) -> Finding:
             kept = [what for what, ids in holders.items() if id_ in ids]
             if kept and order["settled"]:
                 broken.append(f"order {id_} is {state} and still holds {', '.join(kept)}")
+        if state in ENDED | {"closed"}:
             if order["settled"] and len(endings[id_]) != 1:
                 broken.append(f"order {id_} is {state} and was ended {len(endings[id_])} times")
         elif state not in RESTING and (order["deadline_at"] is None or order["overdue"]):
             broken.append(f"order {id_} is {state} and stuck: deadline {order['deadline_at']}")
-        elif endings[id_] and state in RESTING:
+        elif endings[id_]:
             broken.append(f"order {id_} is {state} and was ended, too")
-        elif state == "confirmed" and order["settled"] and holding.get(id_) != order["goods"]:
-            broken.append(f"order {id_} is confirmed for {order['goods']} and holds {holding.get(id_)}")
-        elif state == "confirmed" and order["settled"] and order["coupon"] and id_ not in coupons:
-            broken.append(f"order {id_} is confirmed and no longer holds its coupon {order['coupon']}")
+        if state in RESTING and order["settled"]:
+            broken += _differs(order, parcels[id_], holding.get(id_))
+            if order["coupon"] and id_ not in coupons:
+                broken.append(f"order {id_} is {state} and no longer holds its coupon {order['coupon']}")
     broken += _sums_differ(evidence)
-    statement = "an order ends once or has a deadline; ended it holds nothing, confirmed all it should"
+    statement = "an order ends once or has a deadline; ended it holds nothing, on its way all it should"
     return Finding("I5", statement, len(orders), broken)
+
+
+def _parcels(evidence: Evidence) -> dict[str, Rows]:
+    found: dict[str, Rows] = defaultdict(list)
+    for row in evidence.rows("order", "parcels"):
+        found[row["order_id"]].append(row)
+    return found
+
+
+def _differs(order: dict[str, Any], parcels: Rows, held: str | None) -> Iterable[str]:
+    """What was not cancelled goes in parcels, what has not left is held, and nothing waits for ever."""
+    id_, state = order["order_id"], order["state"]
+    going = [one for one in parcels if one["state"] not in ("dropped", "refused", "lost")]
+    if _goods(going) != order["goods"]:
+        yield f"order {id_} is {state} for {order['goods']}, in its parcels {_goods(going)}"
+    here = _goods([one for one in parcels if one["state"] in ("planned", "booking", "booked", "recalling")])
+    if here != held:
+        yield f"order {id_} is {state}, not shipped {here}, held {held}"
+    yield from (f"order {id_}: parcel {one['number']} is {one['state']} and stuck" for one in parcels if one["overdue"])
+    done = all(one["state"] in ("dropped", "refused", "lost", "delivered") for one in parcels)
+    if (state == "closed") != done:
+        yield f"order {id_} is {state}; parcels {[one['state'] for one in parcels]}"
+
+
+def _goods(parcels: Rows) -> str | None:
+    units: Counter[str] = Counter()
+    for one in parcels:
+        units.update(one["items"])
+    return ", ".join(f"{sku} {units[sku]}" for sku in sorted(units) if units[sku]) or None
 
 
 def _sums_differ(evidence: Evidence) -> Iterable[str]:
@@ -142,7 +124,7 @@ def _sums_differ(evidence: Evidence) -> Iterable[str]:
     for row in evidence.rows("customer", "customers"):
         if (row["points_held"], row["points_balance"]) != (row["held_for_orders"], row["entered"]):
             told = f"balance {row['points_balance']}, held {row['points_held']}"
-            counted = f"entered {row['entered']}, held by orders {row['held_for_orders']}"
+            counted = f"entered {row['entered']}, held by orders under way {row['held_for_orders']}"
             yield f"points of {row['customer_id']}: {told}; {counted}"
     for row in evidence.rows("pricing", "coupons"):
         if row["used"] != row["held"]:
@@ -249,7 +231,7 @@ def i9_account(evidence: Evidence) -> Finding:
 
 
 CHECKS: Sequence[Callable[[Evidence], Finding]] = (
-    i1_stock, i3_money, i4_acknowledged, i5_process, i6_log_is_tables, i7_order, i8_effect, i9_account,
+    i1_stock, i2_ledger, i3_money, i4_acknowledged, i5_process, i6_log_is_tables, i7_order, i8_effect, i9_account,
 )  # fmt: skip
 
 

@@ -25,6 +25,9 @@ VIOLATIONS = {
            SELECT sku, warehouse, 1, 'planted', 'demo', now() FROM stock LIMIT 1""",
         "DELETE FROM movements WHERE kind = 'planted'",
     ),
+    "I2": Violation(  # what does not balance, the database itself refuses
+        "order", "GRANT UPDATE ON ledger TO CURRENT_USER", "REVOKE UPDATE ON ledger FROM CURRENT_USER"
+    ),
     "I3": Violation(
         "order",
         """UPDATE payments SET captured = captured + 1, redirect_url = 'planted' WHERE payment_id =

@@ -29,7 +29,7 @@ class Platform:
     def __init__(self, stack: Stack, client: httpx2.AsyncClient):
         self.stack = stack
         self._client = client
-        self._urls = {name: stack.url(name) for name in (*SERVICES, "payments")}
+        self._urls = {name: stack.url(name) for name in (*SERVICES, "payments", "carrier", "mail")}
         self._token, self._token_at = "", -TOKEN_SECONDS
 
     @staticmethod
@@ -64,15 +64,15 @@ class Platform:
                     raise PlatformError(f"{method} {service}{path}: {answer.status_code} {answer.text[:500]}")
             await asyncio.sleep(0.3)
 
-    async def provider(self, path: str) -> list[dict[str, Any]]:
-        """A log of the payment provider, whole."""
-        key = self.stack.secrets["payments_api_key"]
+    async def provider(self, name: str, path: str) -> list[dict[str, Any]]:
+        """A log of ``payments``, the payment provider, or of the ``carrier``, whole."""
+        key = self.stack.secrets[f"{name}_api_key"]
         found: list[dict[str, Any]] = []
         cursor: str | None = None
         while True:
             params = {"limit": 500, **({"cursor": cursor} if cursor else {})}
             headers = {"Authorization": f"Bearer {key}"}
-            page = (await self.ask("payments", "GET", path, headers=headers, params=params)).json()
+            page = (await self.ask(name, "GET", path, headers=headers, params=params)).json()
             found += page["data"]
             cursor = page["next_cursor"]
             if not cursor or not page["data"]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from decimal import Decimal
 from typing import Any
@@ -70,6 +70,15 @@ def receipts(units: int) -> list[dict[str, Any]]:
     ] + [{"sku": SCARCE, "warehouse": "leeds", "quantity": 10, "unit_cost": costs[SCARCE], "currency": "GBP"}]
 
 
+@dataclass(frozen=True)
+class Member:
+    """A customer who is known, with points, and may be written to."""
+
+    customer_id: str
+    name: str
+    email: str
+
+
 @dataclass
 class Buying:
     """An order, and what its buyer does beside placing it."""
@@ -77,6 +86,7 @@ class Buying:
     order: dict[str, Any]
     twice: bool = False  # the shop sends it again, as after a broken connection
     changes_mind: bool = False  # cancelled as soon as it is placed
+    thinks_again: bool = False  # cancelled once it is confirmed, when the carrier may have it already
 
 
 @dataclass
@@ -85,6 +95,7 @@ class Shop:
 
     seed: int
     run: str
+    members: Sequence[Member] = ()
     _random: random.Random = field(init=False)
 
     def __post_init__(self) -> None:
@@ -94,7 +105,9 @@ class Shop:
         for number in range(count):
             order = self._order(number)
             chance = self._random.random()
-            yield Buying(order, twice=chance < 0.05, changes_mind=0.05 <= chance < 0.08)
+            yield Buying(
+                order, twice=chance < 0.05, changes_mind=0.05 <= chance < 0.08, thinks_again=0.08 <= chance < 0.11
+            )
 
     def _order(self, number: int) -> dict[str, Any]:
         dice, listed = self._random, prices()
@@ -103,6 +116,8 @@ class Shop:
             skus.append(SCARCE)
         units = {sku: 1 if sku == SCARCE else dice.choice((1, 1, 1, 2, 3)) for sku in skus}
         country, city, postal_code = dice.choice(PLACES)
+        if dice.random() < 0.01:
+            city = "Nowhere"  # the carrier does not go there
         name = dice.choice(PEOPLE)
         order: dict[str, Any] = {
             "channel": "web",
@@ -114,6 +129,11 @@ class Shop:
             "lines": [{"sku": sku, "quantity": quantity} for sku, quantity in units.items()],
             "payment": {"method": "card", "token": self._token()},
         }  # fmt: skip
+        member = dice.choice(self.members) if self.members and dice.random() < 0.3 else None
+        if member is not None:
+            order |= {"customer_id": member.customer_id, "buyer": {"name": member.name, "email": member.email}}
+            order |= {"points": 50} if dice.random() < 0.3 else {}
+            return order
         shown = sum((Decimal(listed[sku]) * quantity for sku, quantity in units.items()), Decimal(0))
         chance = dice.random()
         if chance < 0.05:

@@ -5,12 +5,17 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Iterable, Mapping, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from datetime import datetime
 from typing import Any, cast
 
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, ConsumerRebalanceListener, TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
+from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
 from aiokafka.coordinator.assignors.range import RangePartitionAssignor
+from aiokafka.coordinator.protocol import ConsumerProtocolMemberMetadata
 from aiokafka.errors import (
     KafkaError,
     MessageSizeTooLargeError,
@@ -21,15 +26,21 @@ from aiokafka.errors import (
 
 from shared.envelope import Headers, Record
 from shared.messages import DAY_MS, Topic
+from shared.partitions import partition_of
 
 __all__ = [
     "Consumer",
+    "Group",
     "KafkaError",
     "MessageSizeTooLargeError",
     "Producer",
     "UnknownTopicOrPartitionError",
+    "bounds",
     "create_topics",
+    "groups",
     "read_all",
+    "read_key",
+    "retentions",
 ]
 
 Place = tuple[str, int]  # topic, partition
@@ -129,33 +140,57 @@ class Producer:
 
 async def read_all(bootstrap_servers: str, topics: Sequence[Topic[Any]]) -> list[Record]:
     """Every record of these topics, from their beginnings to where they ended at the time of the call."""
+    async with _reader(bootstrap_servers) as kafka:
+        parts = [TopicPartition(topic.name, number) for topic in topics for number in range(topic.partitions)]
+        begin, end = await kafka.beginning_offsets(parts), await kafka.end_offsets(parts)
+        return [record async for record in _between(kafka, begin, end)]
+
+
+async def read_key(bootstrap_servers: str, topics: Sequence[Topic[Any]], key: str, since: datetime) -> list[Record]:
+    """The records with this key that were written from ``since`` on; only the one partition of the key is read.
+
+    Topics that do not exist have none. The rest of the partition is read past, not kept.
+    """
+    async with _reader(bootstrap_servers) as kafka:
+        there = await kafka.topics()
+        parts = [TopicPartition(one.name, partition_of(key, one)) for one in topics if one.name in there]
+        end = await kafka.end_offsets(parts)
+        moments = await kafka.offsets_for_times(dict.fromkeys(parts, int(since.timestamp() * 1000)))
+        begin = {part: moment.offset if (moment := moments[part]) else end[part] for part in parts}
+        return [record async for record in _between(kafka, begin, end) if record.key == key.encode()]
+
+
+@asynccontextmanager
+async def _reader(bootstrap_servers: str) -> AsyncGenerator[Any]:
     kafka = AIOKafkaConsumer(
         bootstrap_servers=bootstrap_servers, enable_auto_commit=False, max_partition_fetch_bytes=8 * 1_048_576
     )
-    await kafka.start()
     try:
-        found: list[Record] = []
-        parts = [TopicPartition(topic.name, number) for topic in topics for number in range(topic.partitions)]
-        kafka.assign(parts)
-        begin, end = await kafka.beginning_offsets(parts), await kafka.end_offsets(parts)
-        left = {part for part in parts if end[part] > begin[part]}
-        for part in parts:
-            kafka.seek(part, begin[part])
-        while left:
-            for part, records in (await kafka.getmany(timeout_ms=1000)).items():
-                found.extend(cast(Record, record) for record in records if record.offset < end[part])
-                if records[-1].offset + 1 >= end[part]:
-                    left.discard(part)
-        return found
+        await kafka.start()
+        yield kafka
     finally:
         await kafka.stop()
 
 
+async def _between(kafka: Any, begin: Mapping[Any, int], end: Mapping[Any, int]) -> AsyncGenerator[Record]:
+    """What lies from ``begin`` up to ``end``, in log order per partition."""
+    left = {part for part in begin if end[part] > begin[part]}
+    if left:
+        kafka.assign(list(left))
+    for part in left:
+        kafka.seek(part, begin[part])
+    while left:
+        for part, records in (await kafka.getmany(timeout_ms=1000)).items():
+            for record in records:
+                if record.offset < end[part]:
+                    yield cast(Record, record)
+            if records[-1].offset + 1 >= end[part]:
+                left.discard(part)
+
+
 async def create_topics(bootstrap_servers: str, topics: Sequence[Topic[Any]], replication_factor: int = 1) -> int:
     """Create the topics that do not exist yet, as they declare themselves; returns how many were new."""
-    client = AIOKafkaAdminClient(bootstrap_servers=bootstrap_servers)
-    await client.start()
-    try:
+    async with _admin(bootstrap_servers) as client:
         there = set(await client.list_topics())
         missing = [
             NewTopic(
@@ -172,11 +207,76 @@ async def create_topics(bootstrap_servers: str, topics: Sequence[Topic[Any]], re
             if topic.name not in there
         ]  # fmt: skip
         if missing:
-            answer = cast(Any, await client.create_topics(missing))
+            answer = await client.create_topics(missing)
             for name, code, *_ in answer.topic_errors:
                 if code and for_code(code) is not TopicAlreadyExistsError:
                     raise for_code(code)(f"topic {name} could not be created")
         return len(missing)
+
+
+@dataclass(frozen=True)
+class Group:
+    """A consumer group: how many members it has now, what they subscribe to, and what was committed last."""
+
+    name: str
+    members: int
+    topics: frozenset[str]
+    committed: Mapping[Place, int]
+
+
+async def groups(bootstrap_servers: str) -> list[Group]:
+    """Every consumer group that Kafka knows, by name."""
+    async with _admin(bootstrap_servers) as client:
+        names = sorted(name for name, *_ in await client.list_consumer_groups())
+        # One by one: aiokafka 0.14 reads answers about several groups with the schema of an older version.
+        described = await asyncio.gather(*(client.describe_consumer_groups([name]) for name in names))
+        committed = await asyncio.gather(*(client.list_consumer_group_offsets(name) for name in names))
+    found: list[Group] = []
+    for name, ((response,), parts) in zip(names, zip(described, committed, strict=True), strict=True):
+        ((_, _, _, _, _, members, *_),) = response.groups
+        offsets = {(part.topic, part.partition): one.offset for part, one in parts.items()}
+        subscribed = [_subscription(metadata) for _, _, _, metadata, *_ in members]
+        topics = frozenset[str]().union(*subscribed, (topic for topic, _ in offsets))
+        found.append(Group(name, len(members), topics, offsets))
+    return found
+
+
+def _subscription(metadata: bytes) -> frozenset[str]:
+    """Topics that a member asks for; none while it joins."""
+    return frozenset(ConsumerProtocolMemberMetadata.decode(metadata).subscription) if metadata else frozenset()
+
+
+async def bounds(bootstrap_servers: str, topics: Iterable[str]) -> dict[Place, tuple[int, int]]:
+    """Begin and end of each partition of these topics; those that do not exist have none."""
+    async with _admin(bootstrap_servers) as client:
+        there = set(topics).intersection(await client.list_topics())  # to describe another could create it
+        described = await client.describe_topics(sorted(there)) if there else []
+    parts = [TopicPartition(one["topic"], part["partition"]) for one in described for part in one["partitions"]]
+    async with _reader(bootstrap_servers) as kafka:
+        begin, end = _by_place(await kafka.beginning_offsets(parts)), _by_place(await kafka.end_offsets(parts))
+    return {place: (begin[place], end[place]) for place in sorted(begin)}
+
+
+async def retentions(bootstrap_servers: str, topics: Iterable[str]) -> dict[str, int]:
+    """How long each of these topics, which must exist, keeps a record: milliseconds, -1 for ever."""
+    asked = [ConfigResource(ConfigResourceType.TOPIC, topic) for topic in topics]
+    async with _admin(bootstrap_servers) as client:
+        responses = await client.describe_configs(asked) if asked else []
+    return {
+        name: int(value)
+        for response in responses
+        for code, _, _, name, entries in response.resources
+        for setting, value, *_ in entries
+        if not code and setting == "retention.ms"
+    }
+
+
+@asynccontextmanager
+async def _admin(bootstrap_servers: str) -> AsyncGenerator[Any]:
+    client = AIOKafkaAdminClient(bootstrap_servers=bootstrap_servers)
+    try:
+        await client.start()
+        yield client
     finally:
         await client.close()
 

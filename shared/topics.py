@@ -4,7 +4,7 @@ from shared.events.customer import CustomerEvent, IdentificationEvent, SealingKe
 from shared.events.inventory import HoldEvent, ItemEvent, StockEvent
 from shared.events.notify import CareEvent
 from shared.events.order import BuyerSealed, OrderEvent, SealingKeyRetired
-from shared.events.pricing import PriceEvent, QuoteEvent
+from shared.events.pricing import DemandEvent, LineDemanded, PriceEvent, QuoteEvent
 from shared.messages import DAY_MS, Event, Topic
 
 LARGE = 4 * 1_048_576  # bytes: an order of 2,000 lines, priced or spread over warehouses, is more than the usual 1 MiB
@@ -12,7 +12,7 @@ LARGE = 4 * 1_048_576  # bytes: an order of 2,000 lines, priced or spread over w
 ORDERS: Topic[OrderEvent] = Topic(
     "isthmus.order.order.v1", owner="order", key="order_id", union=OrderEvent,
     max_message_bytes=LARGE,
-    about="The life of every order, from placed to its end.",
+    about="The life of every order, from placed to closed: answers, payment, parcels, its end.",
 )  # fmt: skip
 INTAKE: Topic[BuyerSealed] = Topic(
     "isthmus.order.intake.v1", owner="order", key="order_id", union=BuyerSealed, retention_ms=7 * DAY_MS, public=False,
@@ -26,7 +26,7 @@ RETIRED_KEYS: Topic[SealingKeyRetired] = Topic(
 HOLDS: Topic[HoldEvent] = Topic(
     "isthmus.inventory.hold.v1", owner="inventory", key="order_id", union=HoldEvent,
     max_message_bytes=LARGE,
-    about="What stock every order got.",
+    about="What stock every order got, gave back, and what left the warehouse for it.",
 )  # fmt: skip
 STOCK: Topic[StockEvent] = Topic(
     "isthmus.inventory.stock.v1", owner="inventory", key="sku", union=StockEvent,
@@ -39,7 +39,7 @@ ITEMS: Topic[ItemEvent] = Topic(
 
 IDENTIFICATIONS: Topic[IdentificationEvent] = Topic(
     "isthmus.customer.identification.v1", owner="customer", key="order_id", union=IdentificationEvent,
-    about="Who placed every order, and the points held for it.",
+    about="Who placed every order, and the points it took and earned.",
 )  # fmt: skip
 CUSTOMERS: Topic[CustomerEvent] = Topic(
     "isthmus.customer.customer.v1", owner="customer", key="customer_id", union=CustomerEvent,
@@ -62,7 +62,17 @@ PRICES: Topic[PriceEvent] = Topic(
 
 CARE: Topic[CareEvent] = Topic(
     "isthmus.notify.care.v1", owner="notify", key="order_id", union=CareEvent,
-    about="Care that was triggered for customers.",
+    about="Care that was triggered for customers, and what became of it.",
+)  # fmt: skip
+
+# Signals: derived, rebuildable, written by the demand process without an outbox; their sequence says nothing.
+DEMAND_LINES: Topic[LineDemanded] = Topic(
+    "isthmus.pricing.demand-line.v1", owner="pricing", key="sku", union=LineDemanded, retention_ms=7 * DAY_MS,
+    public=False, about="Lines of orders by SKU: the demand process counts them.",
+)  # fmt: skip
+DEMAND: Topic[DemandEvent] = Topic(
+    "isthmus.pricing.demand.v1", owner="pricing", key="sku", union=DemandEvent,
+    about="Units asked for per SKU and window of time.",
 )  # fmt: skip
 
 
@@ -78,4 +88,6 @@ SERVICES = ("order", "inventory", "customer", "pricing", "notify")
 DOMAIN_TOPICS = (
     ORDERS, INTAKE, RETIRED_KEYS, HOLDS, STOCK, ITEMS, IDENTIFICATIONS, CUSTOMERS, SEALING_KEYS, QUOTES, PRICES, CARE,
 )  # fmt: skip
-ALL_TOPICS = (*DOMAIN_TOPICS, *(dead_letters(service) for service in SERVICES))
+SIGNALS = (DEMAND_LINES, DEMAND)
+TOPICS = (*DOMAIN_TOPICS, *SIGNALS)
+ALL_TOPICS = (*TOPICS, *(dead_letters(service) for service in SERVICES))

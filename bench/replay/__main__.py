@@ -24,8 +24,8 @@ from rich.table import Table
 
 from bench import invariants
 from bench.platform import Platform, PlatformError, pieces
+from bench.replay import months, rows
 from bench.replay import plan as planning
-from bench.replay import rows
 from bench.replay.plan import Order, Plan, Undo
 from deploy.local.errors import StackError
 from deploy.local.stack import DEFAULT
@@ -33,6 +33,7 @@ from deploy.local.stack import DEFAULT
 console = Console(highlight=False, soft_wrap=True)
 Stock = Literal["ample", "scarce"]
 
+SOLD = ("confirmed", "closed", "cancelled")
 PIECE = 100  # orders per bulk request
 SCARCE_SHARE = Decimal("0.6")  # of what was bought is in stock
 REFUSALS = DEFAULT / "replay-refusals.csv"
@@ -57,6 +58,7 @@ class Replay:
         await self._place()
         await self._settle()
         await self._undo()
+        await self._fulfil()
         await self._fetch()
 
     async def _stock_up(self) -> None:
@@ -102,7 +104,7 @@ class Replay:
         total = len(self.ids)
         task = self._progress.add_task("orders settled", total=total)
         until = time.monotonic() + 600
-        while open_ := await self._open():
+        while open_ := await self._open("placed", "paying"):
             self._progress.update(task, completed=max(0, total - open_))
             if time.monotonic() > until:
                 raise PlatformError(f"{open_} orders or more are still open after ten minutes")
@@ -110,19 +112,18 @@ class Replay:
         self._progress.update(task, completed=total)
         await self._fetch()
 
-    async def _open(self) -> int:
-        """How many of the channel's orders are open; counted up to 500 of each state."""
+    async def _open(self, *states: str) -> int:
+        """How many of the channel's orders are in these states; counted up to 500 of each."""
         pages = [
             (await self._platform.ask("order", "GET", "/orders", params=params)).json()["items"]
-            for state in ("placed", "paying")
+            for state in states
             if (params := {"channel": self.channel, "state": state, "limit": 500})
         ]
         return sum(len(page) for page in pages)
 
     async def _undo(self) -> None:
         """Cancel what cancellation rows undo: one command per cancellation and order, in the order of time."""
-        sold = {reference for reference, one in self.placed.items() if one["state"] in ("confirmed", "cancelled")}
-        planning.match(self._plan, sold)
+        planning.match(self._plan, self.sold())
         of_order: dict[str, list[Undo]] = defaultdict(list)
         for undo in self._plan.undos:
             of_order[undo.order.reference].append(undo)
@@ -146,6 +147,38 @@ class Replay:
         }
         path = f"/orders/{self.ids[undo.order.reference]}/cancellations"
         await self._platform.ask("order", "POST", path, json=body, key=f"replay/{undo.name}")
+
+    async def _fulfil(self) -> None:
+        """What is left of each order was handed over by the channel, at the time of the order."""
+        sold = [order for order in self._plan.orders if self._state(order) == "confirmed"]
+        task = self._progress.add_task("orders delivered", total=len(sold))
+        limit = asyncio.Semaphore(12)
+
+        async def deliver(order: Order) -> None:
+            async with limit:
+                path = f"/orders/{self.ids[order.reference]}/fulfilments"
+                body = {"occurred_at": order.rows[0].at.isoformat()}
+                # cancelled line by line to nothing, an order has ended already
+                await self._platform.ask("order", "POST", path, json=body, expect=(200, 409))
+                self._progress.advance(task)
+
+        await asyncio.gather(*(deliver(order) for order in sold))
+        until = time.monotonic() + 300
+        closing = self._progress.add_task("orders closed", total=len(sold))
+        while open_ := await self._open("confirmed"):
+            self._progress.update(closing, completed=max(0, len(sold) - open_))
+            if time.monotonic() > until:
+                raise PlatformError(f"{open_} orders or more are not closed after five minutes")
+            await asyncio.sleep(0.2)
+        self._progress.update(closing, completed=len(sold))
+
+    def sold(self) -> set[str]:
+        """The references of orders that came about."""
+        return {reference for reference, one in self.placed.items() if one["state"] in SOLD}
+
+    def _state(self, order: Order) -> str | None:
+        one = self.placed.get(order.reference)
+        return one["state"] if one else None
 
     async def _fetch(self) -> None:
         cursor: str | None = None
@@ -176,9 +209,8 @@ def account(plan: Plan, replay: Replay, stock: Stock) -> bool:
     console.print(table)
 
     outcome = {order.reference: replay.placed.get(order.reference) for order in plan.orders}
-    sold = [order for order in plan.orders if (one := outcome[order.reference]) and one["total"] is not None
-            and one["state"] in ("confirmed", "cancelled")]  # fmt: skip
-    sold_references = {order.reference for order in sold}
+    sold_references = replay.sold()
+    sold = [order for order in plan.orders if order.reference in sold_references]
     refused = [order for order in plan.orders if order.reference not in sold_references]
     gross = sum((Decimal(replay.placed[order.reference]["total"]) for order in sold), Decimal(0))
     net = gross - sum((Decimal(replay.placed[order.reference]["cancelled_amount"]) for order in sold), Decimal(0))
@@ -207,11 +239,7 @@ def account(plan: Plan, replay: Replay, stock: Stock) -> bool:
 
 def undone_amount(order: Order) -> Decimal:
     """What the file says of an order's units that were cancelled: price of all less price of what is left."""
-    return sum((line.row.amount - _part(line.row, line.left) for line in order.lines), Decimal(0))
-
-
-def _part(row: rows.Row, units: int) -> Decimal:
-    return (units * row.unit_price).quantize(Decimal("0.01"), rounding="ROUND_HALF_UP")
+    return sum((line.row.amount - rows.part(line.row, line.left) for line in order.lines), Decimal(0))
 
 
 def _list_refusals(refused: Sequence[Order], outcome: dict[str, dict[str, Any] | None]) -> None:
@@ -244,6 +272,7 @@ async def replay(path: Path, stock: Stock, directory: Path) -> int:
             run = Replay(platform, plan, stock, digest, progress)
             await run.run()
         accounted = account(plan, run, stock)
+        accounted = await months.compare(platform, plan, run.channel, run.sold(), console) and accounted
         console.print()
         await asyncio.sleep(2.5)
         acknowledged = [(run.channel, reference, id_) for reference, id_ in run.ids.items()]

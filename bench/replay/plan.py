@@ -62,6 +62,7 @@ class Order:
                 for row in self.rows
             ],
             "payment": {"method": "prepaid"},
+            "fulfilment": "channel",
             "placed_at": first.at.isoformat(),
         }  # fmt: skip
 

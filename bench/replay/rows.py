@@ -47,7 +47,12 @@ class Row:
     @property
     def amount(self) -> Decimal:
         """Quantity times price, half up to the cent."""
-        return (self.quantity * self.unit_price).quantize(Decimal("0.01"), rounding=ROUND_HALF_UP)
+        return part(self, self.quantity)
+
+
+def part(row: Row, units: int) -> Decimal:
+    """What so many units of a row cost."""
+    return (units * row.unit_price).quantize(Decimal("0.01"), rounding=ROUND_HALF_UP)
 
 
 class FormatError(Exception):

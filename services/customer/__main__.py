@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from services.customer import handlers, sealing_keys
+from services.customer import handlers, reviews, sealing_keys
 from services.customer.api import routes
 from services.customer.keyring import Keyring
 from services.customer.people import Masks
@@ -14,11 +14,15 @@ from shared.postgres import Database
 async def assemble(settings: CustomerSettings, database: Database) -> Parts:
     keyring = Keyring(settings.master_key_bytes())
     masks = Masks(settings.masked_emails, settings.masking_channels)
+    programme = settings.programme()
     await sealing_keys.check_master_key(database, keyring)
     return Parts(
-        handlers.build(keyring, masks),
-        routes(database, keyring, masks),
-        [sealing_keys.rotation(database, keyring, settings.sealing_key_hours)],
+        handlers.build(keyring, masks, programme),
+        routes(database, keyring, masks, programme),
+        [
+            sealing_keys.rotation(database, keyring, settings.sealing_key_hours),
+            reviews.tier_reviews(database, keyring, programme),
+        ],
     )
 
 

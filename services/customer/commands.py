@@ -7,13 +7,13 @@ from dataclasses import dataclass
 from datetime import datetime
 from uuid import UUID, uuid5
 
-from services.customer import decisions, store
-from services.customer.decisions import Customer
-from services.customer.handlers import publish
+from services.customer import decisions, ledger, store
+from services.customer.handlers import USUAL, publish
 from services.customer.keyring import Keyring
 from services.customer.people import Contact, Trait
+from services.customer.registry import Customer, Outcome, Programme, Registry
 from services.customer.store import Vault
-from shared.events.customer import ConsentChanged, TierChanged
+from shared.events.customer import ConsentChanged
 from shared.messages import Cause
 from shared.postgres import Tx
 from shared.problems import Problem
@@ -24,11 +24,6 @@ SELECT granted FROM consents WHERE customer_id = $1 AND purpose = $2 ORDER BY id
 
 SAVE_CONSENT = """
 INSERT INTO consents (customer_id, purpose, granted, source, actor, occurred_at) VALUES ($1, $2, $3, $4, $5, $6)
-"""
-
-SAVE_POINTS = """
-INSERT INTO points_entries (entry_id, customer_id, points, kind, reason, actor, occurred_at)
-VALUES ($1, $2, $3, $4, $5, $6, $7)
 """
 
 
@@ -62,12 +57,18 @@ async def register(
     return customer.customer_id, bool(outcomes)
 
 
-async def change_tier(tx: Tx, keyring: Keyring, customer_id: UUID, tier: str, command: Command) -> Customer:
+async def put_tier(tx: Tx, keyring: Keyring, customer_id: UUID, tier: str, command: Command) -> Customer:
+    """Put a customer into a tier, to stay there until ``free_tier``."""
     vault, customer = await _lock(tx, keyring, customer_id)
-    if customer.tier != tier:
-        event = TierChanged(occurred_at=command.at, customer_id=customer.customer_id, tier=tier)
-        publish(tx, vault.registry, event, cause=command.cause)
-        await store.save(tx, vault)
+    await _do(tx, vault, decisions.pin_tier(customer, tier, command.at), command)
+    return customer
+
+
+async def free_tier(tx: Tx, keyring: Keyring, programme: Programme, customer_id: UUID, command: Command) -> Customer:
+    """Let points decide again."""
+    vault, customer = await _lock(tx, keyring, customer_id, programme)
+    await ledger.load(tx, vault.registry, [customer.customer_id])
+    await _do(tx, vault, decisions.unpin_tier(vault.registry, customer, command.at), command)
     return customer
 
 
@@ -80,8 +81,7 @@ async def change_consent(
         event = ConsentChanged(
             occurred_at=command.at, customer_id=customer.customer_id, purpose=purpose, granted=granted
         )
-        publish(tx, vault.registry, event, cause=command.cause)
-        await store.save(tx, vault)
+        await _do(tx, vault, [event], command)
         await tx.db.execute(SAVE_CONSENT, customer.customer_id, purpose, granted, source, command.actor, command.at)
     return customer
 
@@ -89,27 +89,30 @@ async def change_consent(
 async def give_points(
     tx: Tx, keyring: Keyring, customer_id: UUID, points: int, reason: str, command: Command
 ) -> Customer:
-    """Add points as goodwill, or take them back (negative); what is held for orders cannot be taken."""
+    """Add points as goodwill, or take them back (negative); what orders have taken is not there to be taken."""
     vault, customer = await _lock(tx, keyring, customer_id)
     if customer.guest:
         raise Problem(409, "Guest", "a guest has no points", code="guest")
-    if customer.redeemable + points < 0:
+    entry = decisions.give(customer, points, entry_id=uuid5(command.cause.id, "points"), occurred_at=command.at)
+    if entry is None:
         raise Problem(
-            409, "Not enough points", f"{customer.redeemable} are available, {customer.held} more are held for orders",
+            409, "Not enough points", f"{customer.balance} are available, {customer.held} more are held for orders",
             code="not_enough_points", errors=[{"field": "points", "message": "takes more than there is"}],
         )  # fmt: skip
-    vault.registry.credit(customer.customer_id, points)
-    await store.save(tx, vault)
-    entry = uuid5(command.cause.id, "points")
-    written = vault.data_key(customer.customer_id).encrypt("points_entries", "reason", entry, reason)
-    await tx.db.execute(
-        SAVE_POINTS, entry, customer.customer_id, points, "goodwill", written, command.actor, command.at
-    )  # fmt: skip
+    key = vault.data_key(customer.customer_id)
+    vault.notes[entry.entry_id] = (key.encrypt("points_entries", "reason", entry.entry_id, reason), command.actor)
+    await _do(tx, vault, [entry], command)
     return customer
 
 
-async def _lock(tx: Tx, keyring: Keyring, customer_id: UUID) -> tuple[Vault, Customer]:
-    vault = Vault(keyring)
+async def _do(tx: Tx, vault: Vault, outcomes: Sequence[Outcome], command: Command) -> None:
+    for outcome in outcomes:
+        publish(tx, vault.registry, outcome, cause=command.cause)
+    await store.save(tx, vault)
+
+
+async def _lock(tx: Tx, keyring: Keyring, customer_id: UUID, programme: Programme = USUAL) -> tuple[Vault, Customer]:
+    vault = Vault(keyring, Registry(programme))
     await store.lock_customers(tx, vault, [customer_id])
     customer = vault.registry.customer(customer_id)
     if customer is None:

@@ -1,31 +1,43 @@
-"""What is decided: who placed an order, and which points are held for it. No I/O, no clock, no personal data."""
+"""What is decided: who placed an order, which points it takes and earns, and what tier that makes.
+
+No I/O, no clock, no personal data.
+"""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass
 from datetime import datetime
 from uuid import UUID, uuid5
 
+from services.customer import points, tiers
+from services.customer.points import Entry, Kind
+from services.customer.registry import (
+    Customer,
+    Identification,
+    Identity,
+    IdentityLinked,
+    OrderEnded,
+    Outcome,
+    Registry,
+    ReviewSet,
+)
 from shared.events.customer import (
     BuyerIdentified,
     BuyerRefused,
-    ConsentChanged,
-    CustomerEvent,
     CustomerRegistered,
-    IdentificationEvent,
     PointsReleased,
+    PointsSettled,
     TierChanged,
 )
-from shared.events.order import OrderCancelled, OrderEvent, OrderExpired, OrderRejected
-
-
-@dataclass(frozen=True)
-class Identity:
-    """By what a buyer is recognised, as a hash; ``collision`` numbers different values that have one hash."""
-
-    kind: str
-    hash: bytes
-    collision: int = 0
+from shared.events.order import (
+    OrderCancelled,
+    OrderEvent,
+    OrderExpired,
+    OrderLinesCancelled,
+    OrderRejected,
+    OrderSettled,
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,129 +60,7 @@ class Unreadable:
     occurred_at: datetime
 
 
-@dataclass(frozen=True, kw_only=True)
-class IdentityLinked:
-    """From now on who shows ``identity`` is this customer. Stays in this service."""
-
-    identity: Identity
-    customer_id: UUID
-
-
-@dataclass(frozen=True, kw_only=True)
-class OrderEnded:
-    """The order is over and held no points. Stays in this service."""
-
-    order_id: UUID
-
-
 Said = Claim | Unreadable | OrderEvent
-Outcome = IdentificationEvent | CustomerEvent | IdentityLinked | OrderEnded
-
-
-@dataclass
-class Customer:
-    """``version`` is of what CUSTOMERS says; the database, too, keeps 0 <= held <= balance."""
-
-    customer_id: UUID
-    version: int = 0
-    channel: str = ""
-    tier: str = "base"
-    guest: bool = False
-    balance: int = 0
-    held: int = 0
-    registered_at: datetime | None = None
-
-    @property
-    def redeemable(self) -> int:
-        return 0 if self.guest else self.balance - self.held
-
-
-@dataclass
-class Identification:
-    """What became of an order: ``identified``, ``refused`` or ``ended``. Every order seen has one."""
-
-    state: str
-    version: int = 0
-    customer_id: UUID | None = None
-    points_held: int = 0
-
-
-@dataclass
-class Registry:
-    """The part of what is known that a batch needs."""
-
-    customers: dict[UUID, Customer] = field(default_factory=dict[UUID, Customer])
-    aliases: dict[UUID, UUID] = field(default_factory=dict[UUID, UUID])
-    owners: dict[Identity, UUID] = field(default_factory=dict[Identity, UUID])
-    orders: dict[UUID, Identification] = field(default_factory=dict[UUID, Identification])
-    registered: set[UUID] = field(default_factory=set[UUID])
-    touched_customers: set[UUID] = field(default_factory=set[UUID])
-    linked: set[Identity] = field(default_factory=set[Identity])
-    touched_orders: set[UUID] = field(default_factory=set[UUID])
-
-    def customer(self, customer_id: UUID) -> Customer | None:
-        """The customer of this id or alias."""
-        return self.customers.get(self.aliases.get(customer_id, customer_id))
-
-    def owner(self, identities: tuple[Identity, ...]) -> Customer | None:
-        """Whom the strongest known identity belongs to: where they name several, no two are merged."""
-        owners = (self.owners[identity] for identity in identities if identity in self.owners)
-        return next((self.customers[owner] for owner in owners if owner in self.customers), None)
-
-    def evolve(self, outcome: Outcome) -> int:
-        """Apply ``outcome`` and return the version it gives its order or customer (0: nobody else hears of it)."""
-        match outcome:
-            case CustomerRegistered(customer_id=customer):
-                self.customers[customer] = Customer(
-                    customer, channel=outcome.channel, tier=outcome.tier, guest=outcome.guest,
-                    registered_at=outcome.occurred_at,
-                )  # fmt: skip
-                self.registered.add(customer)
-                return self._raise(customer)
-            case TierChanged(customer_id=customer, tier=tier):
-                self.customers[customer].tier = tier
-                return self._raise(customer)
-            case ConsentChanged(customer_id=customer):
-                return self._raise(customer)
-            case IdentityLinked(identity=identity, customer_id=customer):
-                self.owners[identity] = customer
-                self.linked.add(identity)
-                return 0
-            case BuyerIdentified(customer_id=customer, points_held=points):
-                self._hold(customer, points)
-                return self._answer(outcome.order_id, "identified", customer, points)
-            case BuyerRefused():
-                return self._answer(outcome.order_id, "refused", None, 0)
-            case PointsReleased(customer_id=customer, points=points):
-                self._hold(customer, -points)
-                return self._answer(outcome.order_id, "ended", customer, 0)
-            case OrderEnded(order_id=order):
-                self.orders.setdefault(order, Identification("ended")).state = "ended"
-                self.touched_orders.add(order)
-                return 0
-
-    def credit(self, customer_id: UUID, points: int) -> Customer:
-        """Add ``points`` to a balance, or take them off it (negative)."""
-        customer = self.customers[customer_id]
-        customer.balance += points
-        self.touched_customers.add(customer_id)
-        return customer
-
-    def _raise(self, customer_id: UUID) -> int:
-        self.customers[customer_id].version += 1
-        self.touched_customers.add(customer_id)
-        return self.customers[customer_id].version
-
-    def _hold(self, customer_id: UUID, points: int) -> None:
-        if points:
-            self.customers[customer_id].held += points
-            self.touched_customers.add(customer_id)
-
-    def _answer(self, order_id: UUID, state: str, customer_id: UUID | None, points: int) -> int:
-        version = self.orders[order_id].version + 1 if order_id in self.orders else 1
-        self.orders[order_id] = Identification(state, version, customer_id, points)
-        self.touched_orders.add(order_id)
-        return version
 
 
 def decide(registry: Registry, said: Said) -> list[Outcome]:
@@ -184,8 +74,12 @@ def decide(registry: Registry, said: Said) -> list[Outcome]:
             return [_refusal(said, "unreadable", "the buyer's data cannot be read")]
         case OrderRejected() | OrderCancelled() | OrderExpired():
             return _end(registry, said)
+        case OrderLinesCancelled():
+            return _give_part_back(registry, said)
+        case OrderSettled():
+            return _settle(registry, said)
         case _:
-            return []  # a confirmed order keeps its points held until it is settled
+            return []
 
 
 def register(
@@ -205,11 +99,11 @@ def _identify(registry: Registry, claim: Claim) -> list[Outcome]:
             return [_refusal(claim, "unknown_customer", f"no customer {claim.customer_id}")]
     else:
         customer = registry.owner(claim.identities)
-    points = max(claim.points, 0)
-    if points and claim.customer_id is None:  # an address that anybody may type must not spend its owner's points
+    wanted = max(claim.points, 0)
+    if wanted and claim.customer_id is None:  # an address that anybody may type must not spend its owner's points
         return [_refusal(claim, "points", "points are redeemed by a known customer only: name the customer_id")]
-    if points and points > (customer.redeemable if customer else 0):
-        return [_refusal(claim, "points", f"{points} points are more than can be redeemed")]
+    if wanted and wanted > (customer.redeemable if customer else 0):
+        return [_refusal(claim, "points", f"{wanted} points are more than can be redeemed")]
     outcomes: list[Outcome] = []
     customer_id = customer.customer_id if customer else uuid5(claim.order_id, "customer")
     if customer is None:
@@ -223,9 +117,9 @@ def _identify(registry: Registry, claim: Claim) -> list[Outcome]:
         outcomes += _links(registry, claim.identities, customer_id)
     identified = BuyerIdentified(
         occurred_at=claim.occurred_at, order_id=claim.order_id, customer_id=customer_id,
-        recipient_id=uuid5(claim.order_id, "recipient"), new_customer=customer is None, points_held=points,
+        recipient_id=uuid5(claim.order_id, "recipient"), new_customer=customer is None, points_held=wanted,
     )  # fmt: skip
-    return [*outcomes, identified]
+    return [*outcomes, identified, *_entry(customer_id, claim, -wanted, "redeemed", 1)]
 
 
 def _links(registry: Registry, identities: tuple[Identity, ...], customer_id: UUID) -> list[IdentityLinked]:
@@ -244,11 +138,104 @@ def _end(registry: Registry, event: OrderRejected | OrderCancelled | OrderExpire
         return [OrderEnded(order_id=event.order_id)]
     if order.state != "identified":
         return []
+    return [*_release(registry, order, event, order.points_held, "released"), OrderEnded(order_id=event.order_id)]
+
+
+def _give_part_back(registry: Registry, event: OrderLinesCancelled) -> list[Outcome]:
+    order = registry.orders.get(event.order_id)
+    if order is None or order.state != "identified":
+        return []
+    return _release(registry, order, event, min(event.points, order.points_held), "part_released")
+
+
+def _release(registry: Registry, order: Identification, event: OrderEvent, number: int, kind: Kind) -> list[Outcome]:
     customer = registry.customer(order.customer_id) if order.customer_id else None
-    if customer is None or not order.points_held:
-        return [OrderEnded(order_id=event.order_id)]
+    if customer is None or number <= 0:
+        return []
     released = PointsReleased(
-        occurred_at=event.occurred_at, order_id=event.order_id, customer_id=customer.customer_id,
-        points=order.points_held,
+        occurred_at=event.occurred_at, order_id=event.order_id, customer_id=customer.customer_id, points=number
+    )
+    return [released, *_entry(customer.customer_id, event, number, kind, order.version + 1)]
+
+
+def _settle(registry: Registry, event: OrderSettled) -> list[Outcome]:
+    """Every settled order is answered, also with nothing: it waits for that."""
+    order = registry.orders.get(event.order_id, Identification("seen"))
+    if order.state == "settled":
+        return []
+    customer = registry.customer(order.customer_id) if order.state == "identified" and order.customer_id else None
+    if customer is None or customer.guest:
+        number = 0
+    else:
+        number = points.earned(event.amount, event.currency, registry.programme.points_per_unit)
+    settled = PointsSettled(
+        occurred_at=event.occurred_at, order_id=event.order_id, earned=number,
+        customer_id=customer.customer_id if customer else event.customer_id,
+        redeemed=order.points_held if customer else 0,
     )  # fmt: skip
-    return [released]
+    if customer is None:
+        return [settled]
+    entry = _entry(customer.customer_id, event, number, "earned", order.version + 1)
+    at = max(event.occurred_at, registry.clock or event.occurred_at)
+    return [settled, *entry, *_tier(registry, customer, at, entry)]
+
+
+def _entry(customer_id: UUID, said: Claim | OrderEvent, number: int, kind: Kind, version: int) -> list[Entry]:
+    """The entry of what the order's answer ``version`` takes, gives back or earns; none for 0 points."""
+    entry = Entry(
+        entry_id=uuid5(said.order_id, f"points/{kind}/{version}"), customer_id=customer_id, points=number, kind=kind,
+        occurred_at=said.occurred_at, order_id=said.order_id,
+    )  # fmt: skip
+    return [entry] if number else []
+
+
+def give(customer: Customer, number: int, *, entry_id: UUID, occurred_at: datetime) -> Entry | None:
+    """Goodwill, or points taken back (negative); None when more is taken than there is."""
+    if customer.redeemable + number < 0:
+        return None
+    return Entry(
+        entry_id=entry_id, customer_id=customer.customer_id, points=number, kind="goodwill", occurred_at=occurred_at
+    )
+
+
+def pin_tier(customer: Customer, tier: str, at: datetime) -> list[Outcome]:
+    """Put a customer into a tier, whatever the points say; asked twice, said once."""
+    if (customer.tier, customer.pinned) == (tier, True):
+        return []
+    changed = TierChanged(occurred_at=at, customer_id=customer.customer_id, tier=tier, pinned=True)
+    return [changed, *_review(customer, None)]
+
+
+def unpin_tier(registry: Registry, customer: Customer, at: datetime) -> list[Outcome]:
+    """From now on points decide; that is said even if they give the same tier."""
+    if not customer.pinned:
+        return []
+    stands = _standing(registry, customer, registry.clock or at)
+    changed = TierChanged(occurred_at=at, customer_id=customer.customer_id, tier=stands.tier)
+    return [changed, *_review(customer, stands.review_at)]
+
+
+def review_tier(registry: Registry, customer: Customer) -> list[Outcome]:
+    """The tier as of the business time at which points that held it up grew old, once that time has come."""
+    due = customer.review_at
+    if due is None or registry.clock is None or due > registry.clock:
+        return []
+    return _tier(registry, customer, due)
+
+
+def _tier(registry: Registry, customer: Customer, at: datetime, more: Sequence[Entry] = ()) -> list[Outcome]:
+    """What tier the points earned, and ``more`` of them, give at the business time ``at``."""
+    if customer.pinned or customer.guest:
+        return []
+    stands = _standing(registry, customer, at, more)
+    changed = TierChanged(occurred_at=at, customer_id=customer.customer_id, tier=stands.tier)
+    return [*([changed] if stands.tier != customer.tier else []), *_review(customer, stands.review_at)]
+
+
+def _standing(registry: Registry, customer: Customer, at: datetime, more: Sequence[Entry] = ()) -> tiers.Standing:
+    earned = [*registry.earned.get(customer.customer_id, ()), *((one.occurred_at, one.points) for one in more)]
+    return tiers.standing(earned, at, registry.programme.thresholds)
+
+
+def _review(customer: Customer, at: datetime | None) -> list[ReviewSet]:
+    return [ReviewSet(customer_id=customer.customer_id, at=at)] if customer.review_at != at else []

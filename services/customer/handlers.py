@@ -6,10 +6,13 @@ from collections.abc import Iterable, Mapping
 from datetime import datetime
 from uuid import UUID
 
-from services.customer import sealing_keys, store
-from services.customer.decisions import Claim, IdentityLinked, OrderEnded, Outcome, Registry, Said, Unreadable, decide
+from services.customer import ledger, sealing_keys, store
+from services.customer.contacts import note_contacts
+from services.customer.decisions import Claim, Said, Unreadable, decide
 from services.customer.keyring import Keyring
 from services.customer.people import Masks, contacts, traits
+from services.customer.points import Entry
+from services.customer.registry import IdentityLinked, OrderEnded, Outcome, Programme, Registry, ReviewSet
 from services.customer.store import Vault
 from shared.consume import Consumers
 from shared.events.customer import (
@@ -18,29 +21,46 @@ from shared.events.customer import (
     ConsentChanged,
     CustomerRegistered,
     PointsReleased,
+    PointsSettled,
     TierChanged,
 )
-from shared.events.order import BuyerSealed, OrderCancelled, OrderEvent, OrderExpired, OrderRejected, SealingKeyRetired
+from shared.events.order import (
+    BuyerSealed,
+    OrderCancelled,
+    OrderEvent,
+    OrderExpired,
+    OrderLinesCancelled,
+    OrderRejected,
+    OrderSettled,
+    SealingKeyRetired,
+)
 from shared.messages import Batch, Cause
 from shared.postgres import Tx
 from shared.sealing import SealedBuyer, UnreadableError, unseal
-from shared.topics import CUSTOMERS, IDENTIFICATIONS, INTAKE, ORDERS, RETIRED_KEYS
+from shared.topics import CARE, CUSTOMERS, IDENTIFICATIONS, INTAKE, ORDERS, RETIRED_KEYS
 
 IntakeEvent = BuyerSealed | OrderEvent
 Boxes = Mapping[UUID, SealedBuyer]  # by the id of the message that brought it; unreadable ones are absent
+USUAL = Programme()
 
 
-def build(keyring: Keyring, masks: Masks) -> Consumers:
-    """The consumers of a service that has these keys."""
+def build(keyring: Keyring, masks: Masks, programme: Programme = USUAL) -> Consumers:
+    """The consumers of a service that has these keys and terms."""
     consumers = Consumers()
 
     @consumers.on(INTAKE, ORDERS)
     async def identify_buyers(tx: Tx, batch: Batch[IntakeEvent]) -> None:
-        """Answer every order with its buyer and the points it redeems; give back what ended orders held."""
+        """Answer every order with its buyer and the points it redeems, and when settled with those it earns.
+
+        What was cancelled, or ended, gives its points back.
+        """
         boxes = await _open(tx, keyring, batch)
-        vault = await _load(tx, keyring, masks, batch, boxes)
+        vault = Vault(keyring, Registry(programme))
+        await _load(tx, vault, masks, batch, boxes)
         accepted: list[tuple[BuyerIdentified, SealedBuyer]] = []
         for message in batch:
+            if isinstance(message.event, OrderSettled):  # never ahead of real time, whatever an import says
+                vault.registry.advance(min(message.event.occurred_at, message.recorded_at))
             said = _said(vault, masks, message.event, boxes.get(message.id))
             for outcome in decide(vault.registry, said):
                 publish(tx, vault.registry, outcome, cause=message)
@@ -59,6 +79,7 @@ def build(keyring: Keyring, masks: Masks) -> Consumers:
         """Destroy private keys that no waiting order was sealed with."""
         await sealing_keys.destroy(tx, [message.event.key_id for message in batch])
 
+    consumers.on(CARE)(note_contacts)
     return consumers
 
 
@@ -66,11 +87,11 @@ def publish(tx: Tx, registry: Registry, outcome: Outcome, *, cause: Cause) -> No
     """Apply an outcome, and say it to those whom it concerns."""
     sequence = registry.evolve(outcome)
     match outcome:
-        case BuyerIdentified() | BuyerRefused() | PointsReleased():
+        case BuyerIdentified() | BuyerRefused() | PointsReleased() | PointsSettled():
             tx.publish(IDENTIFICATIONS, outcome, cause=cause, sequence=sequence)
         case CustomerRegistered() | TierChanged() | ConsentChanged():
             tx.publish(CUSTOMERS, outcome, cause=cause, sequence=sequence)
-        case IdentityLinked() | OrderEnded():
+        case IdentityLinked() | OrderEnded() | Entry() | ReviewSet():
             pass
 
 
@@ -88,9 +109,9 @@ async def _open(tx: Tx, keyring: Keyring, batch: Batch[IntakeEvent]) -> Boxes:
     return boxes
 
 
-async def _load(tx: Tx, keyring: Keyring, masks: Masks, batch: Batch[IntakeEvent], boxes: Boxes) -> Vault:
-    vault = Vault(keyring)
-    vault.registry.orders = await store.lock_orders(tx, _orders(message.event for message in batch))
+async def _load(tx: Tx, vault: Vault, masks: Masks, batch: Batch[IntakeEvent], boxes: Boxes) -> None:
+    registry = vault.registry
+    registry.orders = await store.lock_orders(tx, *_orders(message.event for message in batch))
     sealed = [(message.event, boxes.get(message.id)) for message in batch if isinstance(message.event, BuyerSealed)]
     anonymous = [
         trait for event, box in sealed if box and event.customer_id is None
@@ -98,23 +119,30 @@ async def _load(tx: Tx, keyring: Keyring, masks: Masks, batch: Batch[IntakeEvent
     ]  # fmt: skip
     await store.lock_identities(tx, vault, anonymous)
     named = {event.customer_id for event, _ in sealed if event.customer_id}
-    holding = {order.customer_id for order in vault.registry.orders.values() if order.customer_id}
-    await store.lock_customers(tx, vault, {*named, *holding, *vault.registry.owners.values()})
-    return vault
+    holding = {order.customer_id for order in registry.orders.values() if order.customer_id}
+    await store.lock_customers(tx, vault, {*named, *holding, *registry.owners.values()})
+    settled = [message.event for message in batch if isinstance(message.event, OrderSettled)]
+    if settled:
+        buyers = [order.customer_id for event in settled if (order := registry.orders.get(event.order_id))]
+        customers = [one.customer_id for id_ in buyers if id_ and (one := registry.customer(id_))]
+        await ledger.load(tx, registry, customers, min(event.occurred_at for event in settled))
 
 
-def _orders(events: Iterable[IntakeEvent]) -> dict[UUID, tuple[str | None, datetime]]:
-    """The orders that these events can change, with their channel where it is known."""
+def _orders(events: Iterable[IntakeEvent]) -> tuple[dict[UUID, tuple[str | None, datetime]], set[UUID]]:
+    """The orders that these events can change: those that get a row, with their channel where it is known; others."""
     orders: dict[UUID, tuple[str | None, datetime]] = {}
+    others: set[UUID] = set()
     for event in events:
         match event:
             case BuyerSealed(order_id=order, channel=channel):
                 orders[order] = (channel, event.occurred_at)
-            case OrderRejected(order_id=order) | OrderCancelled(order_id=order) | OrderExpired(order_id=order):
-                orders.setdefault(order, (None, event.occurred_at))
+            case OrderRejected() | OrderCancelled() | OrderExpired() | OrderSettled():
+                orders.setdefault(event.order_id, (None, event.occurred_at))
+            case OrderLinesCancelled(order_id=order, points=points) if points:
+                others.add(order)
             case _:
                 pass
-    return orders
+    return orders, others
 
 
 def _said(vault: Vault, masks: Masks, event: IntakeEvent, box: SealedBuyer | None) -> Said:

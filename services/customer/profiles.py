@@ -14,7 +14,8 @@ from shared.postgres import Connection, Row, Tx
 from shared.sealing import Recipient
 
 CUSTOMERS = """
-SELECT customer_id, channel, tier, guest, points_balance, points_held, registered_at, data_key FROM customers
+SELECT customer_id, channel, tier, tier_pinned, tier_review_at, guest, points_balance, points_held, registered_at,
+       data_key FROM customers
 WHERE customer_id = ANY($1::uuid[]) AND data_key IS NOT NULL ORDER BY customer_id
 """
 
@@ -51,8 +52,10 @@ WHERE customer_id = $1 AND id > $2 ORDER BY id LIMIT $3
 """
 
 POINTS_ENTRIES = """
-SELECT entry_id, points, kind, reason, actor, occurred_at, recorded_at FROM points_entries
-WHERE customer_id = $1 AND (recorded_at, entry_id) > ($2, $3) ORDER BY recorded_at, entry_id LIMIT $4
+SELECT * FROM (
+    SELECT number, entry_id, points, (sum(points) OVER (ORDER BY number))::bigint AS balance, kind, order_id, reason,
+           actor, occurred_at, recorded_at FROM points_entries WHERE customer_id = $1) AS entries
+WHERE number > $2 ORDER BY number LIMIT $3
 """
 
 RECIPIENT = """
@@ -128,13 +131,16 @@ async def consent_history(tx: Tx, customer_id: UUID, after: int, limit: int) -> 
     return await tx.db.fetch(CONSENT_HISTORY, customer_id, after, limit)
 
 
-async def points_entries(
-    tx: Tx, keyring: Keyring, customer_id: UUID, after: tuple[datetime, UUID], limit: int
-) -> list[dict[str, Any]]:
+async def points_entries(tx: Tx, keyring: Keyring, customer_id: UUID, after: int, limit: int) -> list[dict[str, Any]]:
+    """Entries in the order in which the balance changed, each with the ``balance`` that it left."""
     (row,) = await tx.db.fetch(CUSTOMERS, [customer_id])
     key = keyring.data_key(customer_id, row["data_key"])
-    rows = await tx.db.fetch(POINTS_ENTRIES, customer_id, *after, limit)
-    return [{**row, "reason": key.text("points_entries", "reason", row["entry_id"], row["reason"])} for row in rows]
+    rows = await tx.db.fetch(POINTS_ENTRIES, customer_id, after, limit)
+    return [{**row, "reason": _reason(key, row)} for row in rows]
+
+
+def _reason(key: DataKey, row: Row) -> str | None:
+    return key.text("points_entries", "reason", row["entry_id"], row["reason"]) if row["reason"] else None
 
 
 async def recipient(tx: Tx, keyring: Keyring, recipient_id: UUID) -> dict[str, Any] | None:
@@ -158,3 +164,9 @@ async def note_access(
 
 async def known(db: Connection, customer_id: UUID) -> bool:
     return bool(await db.fetch(CUSTOMERS, [customer_id]))
+
+
+async def tier(tx: Tx, customer_id: UUID) -> dict[str, Any]:
+    """The tier of a customer that exists."""
+    (row,) = await tx.db.fetch(CUSTOMERS, [customer_id])
+    return {"tier": row["tier"], "pinned": row["tier_pinned"], "falls_at": row["tier_review_at"]}

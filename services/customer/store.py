@@ -1,6 +1,7 @@
 """What is stored: customers, identities, and what became of orders. Each batch needs a fixed number of queries.
 
-Locks are taken in this order, sorted within each: orders, identities, customers; so two batches cannot deadlock.
+Locks are taken in this order, sorted within each: orders, identities, customers, at last the business clock; so two
+batches cannot deadlock.
 """
 
 from __future__ import annotations
@@ -12,9 +13,10 @@ from datetime import datetime
 from typing import Any
 from uuid import UUID
 
-from services.customer.decisions import Customer, Identification, Identity, Registry
+from services.customer import ledger
 from services.customer.keyring import DataKey, Keyring
 from services.customer.people import Contact, Trait, name_words
+from services.customer.registry import Customer, Identification, Identity, Registry
 from shared.events.customer import BuyerIdentified
 from shared.postgres import Row, Tx
 from shared.sealing import SealedBuyer
@@ -59,26 +61,31 @@ UNRESERVE_IDENTITIES = "DELETE FROM identities WHERE hash = ANY($1::bytea[]) AND
 ALIASES = "SELECT alias, customer_id FROM aliases WHERE alias = ANY($1::uuid[])"
 
 LOCK_CUSTOMERS = """
-SELECT customer_id, version, channel, tier, guest, points_balance, points_held, data_key, registered_at FROM customers
-WHERE customer_id = ANY($1::uuid[]) AND data_key IS NOT NULL ORDER BY customer_id FOR NO KEY UPDATE
+SELECT customer_id, version, channel, tier, guest, points_balance, points_held, data_key, registered_at, tier_pinned,
+       tier_review_at
+FROM customers WHERE customer_id = ANY($1::uuid[]) AND data_key IS NOT NULL ORDER BY customer_id FOR NO KEY UPDATE
 """
 
 NEW_CUSTOMERS = """
-INSERT INTO customers (customer_id, version, channel, tier, guest, points_balance, points_held, data_key, registered_at)
+INSERT INTO customers (customer_id, version, channel, tier, guest, points_balance, points_held, tier_review_at,
+                       data_key, registered_at)
 SELECT * FROM unnest($1::uuid[], $2::bigint[], $3::text[], $4::text[], $5::bool[], $6::bigint[], $7::bigint[],
-                     $8::bytea[], $9::timestamptz[])
+                     $8::timestamptz[], $9::bytea[], $10::timestamptz[])
 """
 
 SAVE_CUSTOMERS = """
-UPDATE customers SET version = n.version, tier = n.tier, points_balance = n.balance, points_held = n.held
-FROM unnest($1::uuid[], $2::bigint[], $3::text[], $4::bigint[], $5::bigint[])
-     AS n (customer_id, version, tier, balance, held)
+UPDATE customers SET version = n.version, tier = n.tier, points_balance = n.balance, points_held = n.held,
+                     tier_pinned = n.pinned, tier_review_at = n.review_at
+FROM unnest($1::uuid[], $2::bigint[], $3::text[], $4::bigint[], $5::bigint[], $6::bool[], $7::timestamptz[])
+     AS n (customer_id, version, tier, balance, held, pinned, review_at)
 WHERE customers.customer_id = n.customer_id
 """
 
+# The e-mail seen last is the one to write to.
 SAVE_CONTACTS = """
 INSERT INTO contacts (customer_id, kind, hash, value)
-SELECT * FROM unnest($1::uuid[], $2::text[], $3::bytea[], $4::bytea[]) ON CONFLICT DO NOTHING
+SELECT * FROM unnest($1::uuid[], $2::text[], $3::bytea[], $4::bytea[])
+ON CONFLICT (customer_id, kind, hash) DO UPDATE SET recorded_at = excluded.recorded_at WHERE contacts.kind = 'email'
 """
 
 SAVE_NAME_WORDS = """
@@ -101,6 +108,7 @@ class Vault:
     reserved: set[bytes] = field(default_factory=set[bytes])
     data_keys: dict[UUID, DataKey] = field(default_factory=dict[UUID, DataKey])
     wrapped: dict[UUID, bytes] = field(default_factory=dict[UUID, bytes])
+    notes: dict[UUID, tuple[bytes, str]] = field(default_factory=dict[UUID, tuple[bytes, str]])  # of entries: `ledger`
 
     def identify(self, traits: Iterable[Trait]) -> tuple[Identity, ...]:
         return tuple(self.identities[trait] for trait in traits)
@@ -115,13 +123,16 @@ class Vault:
         return self.data_keys[customer_id]
 
 
-async def lock_orders(tx: Tx, orders: Mapping[UUID, tuple[str | None, datetime]]) -> dict[UUID, Identification]:
-    """What became of these orders; each has a row from now on, with its channel and business time, and is locked."""
-    if not orders:
-        return {}
+async def lock_orders(
+    tx: Tx, orders: Mapping[UUID, tuple[str | None, datetime]], known: Iterable[UUID]
+) -> dict[UUID, Identification]:
+    """What became of these orders, locked. ``orders`` have a row from now on, with channel and business time;
+    of the ``known`` ones those that have a row already are locked, too."""
     ids = sorted(orders)
-    await tx.db.execute(OPEN_ORDERS, ids, [orders[id_][0] for id_ in ids], [orders[id_][1] for id_ in ids])
-    rows = await tx.db.fetch(LOCK_ORDERS, ids)
+    if ids:
+        await tx.db.execute(OPEN_ORDERS, ids, [orders[id_][0] for id_ in ids], [orders[id_][1] for id_ in ids])
+    wanted = sorted({*ids, *known})
+    rows = await tx.db.fetch(LOCK_ORDERS, wanted) if wanted else []
     return {
         row["order_id"]: Identification(row["state"], row["version"], row["customer_id"], row["points_held"])
         for row in rows
@@ -172,7 +183,7 @@ async def lock_customers(tx: Tx, vault: Vault, customers: Iterable[UUID]) -> Non
     for row in await tx.db.fetch(LOCK_CUSTOMERS, sorted({aliases.get(one, one) for one in wanted})):
         vault.registry.customers[row["customer_id"]] = Customer(
             row["customer_id"], row["version"], row["channel"], row["tier"], row["guest"], row["points_balance"],
-            row["points_held"], row["registered_at"],
+            row["points_held"], row["registered_at"], row["tier_pinned"], row["tier_review_at"],
         )  # fmt: skip
         vault.wrapped[row["customer_id"]] = row["data_key"]
 
@@ -187,14 +198,15 @@ async def save(tx: Tx, vault: Vault) -> None:
         await tx.db.execute(
             NEW_CUSTOMERS, [one.customer_id for one in new], [one.version for one in new],
             [one.channel for one in new], [one.tier for one in new], [one.guest for one in new],
-            [one.balance for one in new], [one.held for one in new], [vault.wrapped[one.customer_id] for one in new],
-            [one.registered_at for one in new],
+            [one.balance for one in new], [one.held for one in new], [one.review_at for one in new],
+            [vault.wrapped[one.customer_id] for one in new], [one.registered_at for one in new],
         )  # fmt: skip
-    old = [registry.customers[one] for one in sorted(registry.touched_customers - registry.registered)]
-    if old:
+    changed = [registry.customers[one] for one in sorted(registry.touched_customers - registry.registered)]
+    if changed:
         await tx.db.execute(
-            SAVE_CUSTOMERS, [one.customer_id for one in old], [one.version for one in old], [one.tier for one in old],
-            [one.balance for one in old], [one.held for one in old],
+            SAVE_CUSTOMERS, [one.customer_id for one in changed], [one.version for one in changed],
+            [one.tier for one in changed], [one.balance for one in changed], [one.held for one in changed],
+            [one.pinned for one in changed], [one.review_at for one in changed],
         )  # fmt: skip
     await _save_identities(tx, vault)
     orders = [(order, registry.orders[order]) for order in sorted(registry.touched_orders)]
@@ -204,6 +216,7 @@ async def save(tx: Tx, vault: Vault) -> None:
             [one.version for _, one in orders], [one.customer_id for _, one in orders],
             [one.points_held for _, one in orders],
         )  # fmt: skip
+    await ledger.save(tx, registry, vault.notes)
 
 
 async def _save_identities(tx: Tx, vault: Vault) -> None:

@@ -232,13 +232,15 @@ def _stock(database: Database) -> APIRouter:
 
     @router.get("/stock/{sku}/movements", summary="How the stock of a SKU came about")
     async def get_movements(
-        sku: str, _: Annotated[Principal, requires("stock:read")], cursor: Cursor = None, limit: Limit = 100
-    ) -> Page[dict[str, Any]]:
-        (after,) = paging.decode(cursor, 1) or (0,)
-        if not isinstance(after, int) or not 0 <= after < 2**63:
+        sku: str, _: Annotated[Principal, requires("stock:read")], cursor: Cursor = None, limit: Limit = 100,
+        newest_first: bool = False,
+    ) -> Page[dict[str, Any]]:  # fmt: skip
+        (last,) = paging.decode(cursor, 1) or (2**63 - 1 if newest_first else 0,)
+        if not isinstance(last, int) or not 0 <= last < 2**63:
             raise paging.not_a_cursor()
+        read = master.list_last_movements if newest_first else master.list_movements
         async with database.reading() as db:
-            rows = await master.list_movements(db, sku, after, limit)
+            rows = await read(db, sku, last, limit)
         items = [dict(row) for row in rows]
         return Page(items=items, next=paging.encode(items[-1]["id"]) if len(items) == limit else None)
 

@@ -6,13 +6,16 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
+from decimal import Decimal
 from uuid import UUID
 
 from shared.events.inventory import (
     Allocation,
     HoldEvent,
+    IssuedLine,
     Shortage,
     StockHeld,
+    StockIssued,
     StockLevelChanged,
     StockRefused,
     StockReleased,
@@ -20,12 +23,14 @@ from shared.events.inventory import (
 )
 from shared.events.order import (
     CancelledLine,
+    HeldUnits,
     OrderCancelled,
     OrderEvent,
     OrderExpired,
     OrderLinesCancelled,
     OrderPlaced,
     OrderRejected,
+    ParcelShipped,
 )
 
 Place = tuple[str, str]  # SKU, warehouse
@@ -45,11 +50,23 @@ class Level:
 
 @dataclass
 class Hold:
-    """What an order got. Every order seen has one: ``held``, ``refused``, or ``released``."""
+    """What an order got. Every order seen has one: ``held``, ``refused``, ``released``, or ``issued``.
+
+    It is ``issued`` when nothing is held any more and some of it left with a parcel.
+    """
 
     state: str
     version: int = 0
     allocated: dict[Place, int] = field(default_factory=dict[Place, int])
+    issued: dict[int, int] = field(default_factory=dict[int, int])  # units that left, by parcel; 0 where none were held
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What one unit of a SKU has cost: its moving average, absent where nobody knows it."""
+
+    unit_cost: Decimal | None = None
+    currency: str | None = None
 
 
 @dataclass(frozen=True)
@@ -66,6 +83,7 @@ class Stock:
     warehouses: Sequence[Warehouse] = ()
     versions: dict[str, int] = field(default_factory=dict[str, int])  # known SKUs, with the version of their stock
     levels: dict[str, dict[str, Level]] = field(default_factory=dict[str, dict[str, Level]])  # by SKU and warehouse
+    costs: dict[str, Cost] = field(default_factory=dict[str, Cost])
     holds: dict[UUID, Hold] = field(default_factory=dict[UUID, Hold])
     touched_skus: set[str] = field(default_factory=set[str])
     touched_orders: set[UUID] = field(default_factory=set[UUID])
@@ -85,13 +103,19 @@ class Stock:
                 hold.state = "refused"
             case StockReleased(allocations=allocations):
                 self._reserve(hold, allocations, sign=-1)
-                hold.state = "held" if hold.allocated else "released"
+                hold.state = "held" if hold.allocated else "issued" if any(hold.issued.values()) else "released"
+            case StockIssued(parcel=parcel, lines=lines):
+                for line in lines:
+                    self.levels[line.sku][line.warehouse].on_hand -= line.quantity
+                self._reserve(hold, lines, sign=-1)
+                hold.issued[parcel] = sum(line.quantity for line in lines)
+                hold.state = "issued" if lines and not hold.allocated else hold.state
         hold.version += 1
         self.touched_orders.add(event.order_id)
         return hold.version
 
-    def _reserve(self, hold: Hold, allocations: Iterable[Allocation], *, sign: int) -> None:
-        for part in allocations:
+    def _reserve(self, hold: Hold, parts: Iterable[Allocation | IssuedLine], *, sign: int) -> None:
+        for part in parts:
             place = (part.sku, part.warehouse)
             self.levels[part.sku][part.warehouse].reserved += sign * part.quantity
             left = hold.allocated.get(place, 0) + sign * part.quantity
@@ -123,8 +147,12 @@ def decide(stock: Stock, event: OrderEvent) -> list[HoldEvent]:
     match event:
         case OrderPlaced():
             return [] if event.order_id in stock.holds else [_hold(stock, event)]
-        case OrderLinesCancelled(lines=lines):
-            return _release(stock, event, _cancelled(stock.holds.get(event.order_id), lines))
+        case OrderLinesCancelled(lines=lines, allocations=named):
+            hold = stock.holds.get(event.order_id, Hold("released"))
+            return _release(stock, event, _cancelled(hold, lines) if named is None else _named(hold, named))
+        case ParcelShipped():
+            hold = stock.holds.get(event.order_id, Hold("released"))
+            return [] if event.parcel in hold.issued else [_issue(stock, hold, event)]
         case OrderRejected() | OrderCancelled() | OrderExpired():
             hold = stock.holds.get(event.order_id)
             if hold is None:  # ended before it was seen: the row will say so when it comes
@@ -175,11 +203,9 @@ def allocate(stock: Stock, wanted: Mapping[str, int], country: str) -> list[Allo
     return allocations
 
 
-def _cancelled(hold: Hold | None, lines: Iterable[CancelledLine]) -> dict[Place, int]:
+def _cancelled(hold: Hold, lines: Iterable[CancelledLine]) -> dict[Place, int]:
     """The part of ``hold`` that cancelled lines set free: from its last warehouse first, never more than is held."""
     freed: dict[Place, int] = {}
-    if hold is None:
-        return freed
     for line in lines:
         quantity = line.quantity
         for place in sorted(hold.allocated, reverse=True):
@@ -190,8 +216,48 @@ def _cancelled(hold: Hold | None, lines: Iterable[CancelledLine]) -> dict[Place,
     return freed
 
 
+def _named(hold: Hold, units: Iterable[HeldUnits]) -> dict[Place, int]:
+    """The part of ``hold`` that the order itself sets free, never more than is held there."""
+    wanted: Counter[Place] = Counter()
+    for one in units:
+        wanted[one.sku, one.warehouse] += one.quantity
+    freed = {place: min(quantity, hold.allocated.get(place, 0)) for place, quantity in wanted.items()}
+    return {place: part for place, part in freed.items() if part > 0}
+
+
 def _release(stock: Stock, event: OrderEvent, freed: Mapping[Place, int]) -> list[HoldEvent]:
     if not freed:
         return []
     allocations = tuple(Allocation(sku=s, warehouse=w, quantity=n) for (s, w), n in sorted(freed.items()))
     return [StockReleased(occurred_at=event.occurred_at, order_id=event.order_id, allocations=allocations)]
+
+
+def _issue(stock: Stock, hold: Hold, shipped: ParcelShipped) -> StockIssued:
+    """What is held for the parcel leaves with it, at its moving average, and never more than is held in its warehouse.
+
+    The answer comes even if nothing is held, as for an order never seen: the order waits for it.
+    """
+    lines = [
+        IssuedLine(
+            sku=sku, warehouse=shipped.warehouse, quantity=part,
+            unit_cost=stock.costs[sku].unit_cost, currency=stock.costs[sku].currency,
+        )
+        for sku, quantity in sorted(_packed(shipped).items())
+        if (part := min(quantity, hold.allocated.get((sku, shipped.warehouse), 0))) > 0
+    ]  # fmt: skip
+    return StockIssued(
+        occurred_at=shipped.occurred_at, order_id=shipped.order_id, parcel=shipped.parcel, lines=tuple(lines)
+    )
+
+
+def not_held(shipped: ParcelShipped, issued: StockIssued) -> dict[str, int]:
+    """Units by SKU that are said to have left with the parcel although its order did not hold them there."""
+    left = {line.sku: line.quantity for line in issued.lines}
+    return {sku: n - left.get(sku, 0) for sku, n in sorted(_packed(shipped).items()) if n > left.get(sku, 0)}
+
+
+def _packed(shipped: ParcelShipped) -> Counter[str]:
+    units: Counter[str] = Counter()
+    for item in shipped.items:
+        units[item.sku] += item.quantity
+    return units

@@ -71,6 +71,11 @@ SELECT id, sku, warehouse, quantity, kind, reason, actor, occurred_at, recorded_
 FROM movements WHERE sku = $1 AND id > $2 ORDER BY id LIMIT $3
 """
 
+LIST_LAST_MOVEMENTS = """
+SELECT id, sku, warehouse, quantity, kind, reason, actor, occurred_at, recorded_at
+FROM movements WHERE sku = $1 AND id < $2 ORDER BY id DESC LIMIT $3
+"""
+
 
 @dataclass
 class Item:
@@ -146,3 +151,7 @@ async def list_stock(db: Connection, after: str, limit: int, skus: Sequence[str]
 
 async def list_movements(db: Connection, sku: str, after: int, limit: int) -> list[Row]:
     return await db.fetch(LIST_MOVEMENTS, sku, after, limit)
+
+
+async def list_last_movements(db: Connection, sku: str, before: int, limit: int) -> list[Row]:
+    return await db.fetch(LIST_LAST_MOVEMENTS, sku, before, limit)

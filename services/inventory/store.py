@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from uuid import UUID
 
-from services.inventory.decisions import Hold, Level, Stock, Warehouse
+from services.inventory.decisions import Cost, Hold, Level, Stock, Warehouse, not_held
+from shared.events.inventory import StockIssued
 from shared.events.order import (
     OrderCancelled,
     OrderEvent,
@@ -13,6 +14,7 @@ from shared.events.order import (
     OrderLinesCancelled,
     OrderPlaced,
     OrderRejected,
+    ParcelShipped,
 )
 from shared.postgres import Tx
 
@@ -22,8 +24,11 @@ HOLDS = "SELECT order_id, state, version FROM holds WHERE order_id = ANY($1::uui
 
 HOLD_LINES = "SELECT order_id, sku, warehouse, quantity FROM hold_lines WHERE order_id = ANY($1::uuid[])"
 
+HOLD_ISSUES = "SELECT order_id, parcel, units FROM hold_issues WHERE order_id = ANY($1::uuid[])"
+
 LOCK_ITEMS = """
-SELECT sku, stock_version FROM items WHERE sku = ANY($1::text[]) ORDER BY sku FOR NO KEY UPDATE
+SELECT sku, stock_version, unit_cost, cost_currency FROM items WHERE sku = ANY($1::text[])
+ORDER BY sku FOR NO KEY UPDATE
 """
 
 LEVELS = "SELECT sku, warehouse, on_hand, reserved FROM stock WHERE sku = ANY($1::text[])"
@@ -51,6 +56,17 @@ INSERT INTO hold_lines (order_id, sku, warehouse, quantity)
 SELECT * FROM unnest($1::uuid[], $2::text[], $3::text[], $4::bigint[])
 """
 
+SAVE_HOLD_ISSUES = """
+INSERT INTO hold_issues (order_id, parcel, units) SELECT * FROM unnest($1::uuid[], $2::int[], $3::bigint[])
+"""
+
+SAVE_ISSUES = """
+INSERT INTO movements (sku, warehouse, quantity, kind, reason, actor, occurred_at)
+SELECT sku, warehouse, -quantity, 'issue', reason, 'isthmus', occurred_at
+FROM unnest($1::text[], $2::text[], $3::bigint[], $4::text[], $5::timestamptz[])
+     AS n (sku, warehouse, quantity, reason, occurred_at)
+"""
+
 
 async def load(tx: Tx, events: Iterable[OrderEvent]) -> Stock:
     """The stock that these events can touch, locked in SKU order so that two batches cannot deadlock."""
@@ -63,7 +79,7 @@ async def load(tx: Tx, events: Iterable[OrderEvent]) -> Stock:
                 skus.update(line.sku for line in lines)
             case OrderRejected(order_id=order) | OrderCancelled(order_id=order) | OrderExpired(order_id=order):
                 orders.add(order)
-            case OrderLinesCancelled(order_id=order):
+            case OrderLinesCancelled(order_id=order) | ParcelShipped(order_id=order):
                 orders.add(order)
             case _:
                 pass
@@ -72,6 +88,8 @@ async def load(tx: Tx, events: Iterable[OrderEvent]) -> Stock:
         for row in await tx.db.fetch(HOLD_LINES, list(holds)):
             holds[row["order_id"]].allocated[row["sku"], row["warehouse"]] = row["quantity"]
             skus.add(row["sku"])
+        for row in await tx.db.fetch(HOLD_ISSUES, list(holds)):
+            holds[row["order_id"]].issued[row["parcel"]] = row["units"]
     stock = await lock(tx, skus)
     stock.holds = holds
     return stock
@@ -82,11 +100,13 @@ async def lock(tx: Tx, skus: Iterable[str]) -> Stock:
     wanted = sorted(set(skus))
     if not wanted:
         return Stock()
-    versions = {row["sku"]: row["stock_version"] for row in await tx.db.fetch(LOCK_ITEMS, wanted)}
+    items = await tx.db.fetch(LOCK_ITEMS, wanted)
+    versions = {row["sku"]: row["stock_version"] for row in items}
+    costs = {row["sku"]: Cost(row["unit_cost"], row["cost_currency"]) for row in items}
     levels: dict[str, dict[str, Level]] = {}
     for row in await tx.db.fetch(LEVELS, wanted):  # after the lock: a statement of its own sees what that waited for
         levels.setdefault(row["sku"], {})[row["warehouse"]] = Level(row["on_hand"], row["reserved"])
-    return Stock([Warehouse(**row) for row in await tx.db.fetch(WAREHOUSES)], versions, levels)
+    return Stock([Warehouse(**row) for row in await tx.db.fetch(WAREHOUSES)], versions, levels, costs)
 
 
 async def save(tx: Tx, stock: Stock) -> None:
@@ -113,3 +133,25 @@ async def _save_holds(tx: Tx, holds: Sequence[tuple[UUID, Hold]]) -> None:
         await tx.db.execute(CLEAR_HOLD_LINES, known)
     if lines:
         await tx.db.execute(SAVE_HOLD_LINES, *(list(column) for column in zip(*lines, strict=True)))
+
+
+async def save_issues(tx: Tx, issues: Sequence[tuple[ParcelShipped, StockIssued]]) -> None:
+    """What left the warehouses with these parcels, after ``save``: each parcel, and a movement per SKU."""
+    if issues:
+        events = [event for _, event in issues]
+        await tx.db.execute(
+            SAVE_HOLD_ISSUES, [event.order_id for event in events], [event.parcel for event in events],
+            [sum(line.quantity for line in event.lines) for event in events],
+        )  # fmt: skip
+    moved = [
+        (line.sku, line.warehouse, line.quantity, _reason(event, short.get(line.sku, 0)), event.occurred_at)
+        for shipped, event in issues
+        for short in [not_held(shipped, event)]
+        for line in event.lines
+    ]
+    if moved:
+        await tx.db.execute(SAVE_ISSUES, *(list(column) for column in zip(*moved, strict=True)))
+
+
+def _reason(event: StockIssued, short: int) -> str:
+    return f"parcel {event.parcel} of order {event.order_id}" + (f"; {short} more shipped than held" if short else "")

@@ -2,16 +2,23 @@
 
 from pathlib import Path
 
+from services.notify import handlers
 from services.notify.api import routes
-from services.notify.handlers import consumers
+from services.notify.mailing import Mailing
+from services.notify.settings import NotifySettings
 from shared.app import Parts, Service
 from shared.postgres import Database
-from shared.settings import Settings
 
 
-async def assemble(_settings: Settings, database: Database) -> Parts:
-    return Parts(consumers, routes(database))
+async def assemble(settings: NotifySettings, database: Database) -> Parts:
+    if not settings.mail:
+        return Parts(handlers.build(settings.rules), routes(database))
+    mailing = Mailing(database, settings)
+    return Parts(
+        handlers.build(settings.rules, mailing.calls.wake), routes(database), mailing.calls.workers,
+        close=mailing.close,
+    )  # fmt: skip
 
 
 if __name__ == "__main__":
-    Service("notify", Settings, Path(__file__).parent, assemble).run()
+    Service("notify", NotifySettings, Path(__file__).parent, assemble).run()

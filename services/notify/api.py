@@ -1,4 +1,4 @@
-"""HTTP: the care that was triggered."""
+"""HTTP: the care that was triggered, and what became of it."""
 
 from __future__ import annotations
 
@@ -20,7 +20,8 @@ LATEST = 2**63 - 1
 
 
 class Care(BaseModel):
-    """A customer is to be told something; nothing is sent yet."""
+    """Something that a customer is to be told: ``state`` is triggered, sent (at ``sent_at``) or failed (``failure``
+    says why). ``reason`` is the order's, as why it was refused."""
 
     order_id: UUID
     trigger: str
@@ -28,6 +29,9 @@ class Care(BaseModel):
     reason: str | None
     occurred_at: datetime
     recorded_at: datetime
+    state: str
+    sent_at: datetime | None
+    failure: str | None
 
 
 def routes(database: Database) -> Sequence[APIRouter]:

@@ -1,11 +1,15 @@
-"""What is decided: which care an order's life triggers. No I/O, no clock."""
+"""What is decided: which care an order's life triggers, and what is no longer told. No I/O, no clock."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from typing import Any
 from uuid import UUID
 
-from shared.events.notify import CareEvent, CareTriggered
+from shared.events.customer import BuyerIdentified, IdentificationEvent
+from shared.events.notify import CareEvent, CareFailed, CareTriggered
 from shared.events.order import (
     OrderCancelled,
     OrderConfirmed,
@@ -13,79 +17,170 @@ from shared.events.order import (
     OrderExpired,
     OrderPlaced,
     OrderRejected,
+    OrderSettled,
+    ParcelLate,
+    ParcelLost,
+    ParcelRefused,
 )
+
+Heard = OrderEvent | IdentificationEvent
+
+MAX_SKUS = 100  # of one order, for what goes with it
+MARKETING = frozenset({"thank_you"})  # needs a consent that was given; all other mail one that was not withdrawn
+OF_LIVE_ORDERS = frozenset({"order_confirmed", "parcel_late", "parcel_lost", "thank_you"})
+
+
+def purpose(trigger: str) -> str:
+    """What a customer's consent must cover."""
+    return "marketing_email" if trigger in MARKETING else "order_updates"
+
+
+@dataclass(frozen=True)
+class Rules:
+    """What is not told: what became known more than ``stale_after`` after it occurred (an order of the past was
+    imported), and what concerns buyers of ``silent_channels``. Without ``mail`` no message is queued."""
+
+    stale_after: timedelta = timedelta(days=7)
+    silent_channels: frozenset[str] = frozenset()
+    mail: bool = True
 
 
 @dataclass
 class OrderCare:
-    """What is known of an order, and what it has triggered. ``ended``: it was refused, expired or cancelled."""
+    """What is known of an order, and what it has triggered. ``unsent`` triggers have a message that can be stopped.
+
+    ``ended``: it was refused, expired or cancelled. ``settled``: all that was not cancelled has been delivered.
+    ``spoiled``: a parcel was lost, or refused by the carrier.
+    """
 
     customer_id: UUID | None = None
     version: int = 0
     ended: bool = False
+    settled: bool = False
+    spoiled: bool = False
+    channel: str | None = None
+    reference: str | None = None
     triggers: set[str] = field(default_factory=set[str])
+    unsent: set[str] = field(default_factory=set[str])
 
 
 @dataclass
 class Book:
-    """The orders of a batch."""
+    """The orders of a batch, and what it did to them."""
 
+    rules: Rules = field(default_factory=Rules)
     orders: dict[UUID, OrderCare] = field(default_factory=dict[UUID, OrderCare])
     touched: set[UUID] = field(default_factory=set[UUID])
+    skus: dict[UUID, list[str]] = field(default_factory=dict[UUID, list[str]])  # of orders seen placed
+    identified: set[UUID] = field(default_factory=set[UUID])  # their buyer became known
     triggered: list[CareTriggered] = field(default_factory=list[CareTriggered])
+    stopped: list[CareFailed] = field(default_factory=list[CareFailed])
 
-    def note(self, event: OrderEvent) -> None:
-        """Remember whose order it is, once it is known."""
+    def note(self, event: Heard) -> None:
+        """Remember what the order is, whose it is, and where in its life."""
         match event:
-            case OrderPlaced(customer_id=customer) | OrderConfirmed(customer_id=customer):
-                order = self._order(event.order_id)
-                if customer is not None and order.customer_id != customer:
-                    order.customer_id = customer
-                    self.touched.add(event.order_id)
+            case OrderPlaced(channel=channel, external_reference=reference):
+                order = self._of(event.order_id)
+                order.channel, order.reference = channel, reference
+                self.skus[event.order_id] = list(dict.fromkeys(line.sku for line in event.lines))[:MAX_SKUS]
+                self._identify(event.order_id, event.customer_id)
+            case OrderConfirmed(customer_id=customer) | BuyerIdentified(customer_id=customer):
+                self._identify(event.order_id, customer)
             case OrderRejected() | OrderExpired() | OrderCancelled():
-                order = self._order(event.order_id)
-                if not order.ended:
-                    order.ended = True
-                    self.touched.add(event.order_id)
+                self._of(event.order_id).ended = True
+            case OrderSettled(customer_id=customer):
+                self._identify(event.order_id, customer)
+                self._of(event.order_id).settled = True
+            case ParcelLost() | ParcelRefused():
+                self._of(event.order_id).spoiled = True
             case _:
                 pass
 
     def evolve(self, event: CareEvent) -> int:
         """Apply ``event`` and return the version it gives its order."""
-        order = self._order(event.order_id)
-        order.triggers.add(event.trigger)
+        order = self._of(event.order_id)
+        match event:
+            case CareTriggered():
+                order.triggers.add(event.trigger)
+                self.triggered.append(event)
+                if self.rules.mail:
+                    order.unsent.add(event.trigger)
+            case CareFailed():
+                order.unsent.discard(event.trigger)
+                self.stopped.append(event)
+            case _:
+                pass
         order.version += 1
-        self.touched.add(event.order_id)
-        self.triggered.append(event)
         return order.version
 
-    def _order(self, order_id: UUID) -> OrderCare:
-        if order_id not in self.orders:
-            self.orders[order_id] = OrderCare()
-            self.touched.add(order_id)
-        return self.orders[order_id]
+    def _of(self, order_id: UUID) -> OrderCare:
+        self.touched.add(order_id)
+        return self.orders.setdefault(order_id, OrderCare())
+
+    def _identify(self, order_id: UUID, customer: UUID | None) -> None:
+        order = self._of(order_id)
+        if customer is not None and order.customer_id != customer:
+            order.customer_id = customer
+            self.identified.add(order_id)
 
 
-def decide(book: Book, event: OrderEvent) -> list[CareEvent]:
-    """At most one care per order and trigger, and none for an order that has already ended in a no."""
+def decide(book: Book, event: Heard, recorded_at: datetime) -> list[CareEvent]:
+    """What is stopped and what is triggered: at most one care per order and trigger, nothing stale, none of an order
+    that has already ended in a no, and none for buyers that must not be written to."""
+    order = book.orders.get(event.order_id, OrderCare())
+    stopped: list[CareEvent] = [
+        CareFailed(
+            occurred_at=event.occurred_at, order_id=event.order_id, trigger=trigger, customer_id=order.customer_id,
+            reason="order_ended",
+        )
+        for trigger in sorted(order.unsent & _untrue_after(event))
+    ]  # fmt: skip
+    if order.ended or order.channel in book.rules.silent_channels:
+        return stopped
+    if recorded_at - event.occurred_at > book.rules.stale_after:
+        return stopped
+    return [*stopped, *_triggered(order, event)]
+
+
+def _untrue_after(event: Heard) -> frozenset[str]:
+    """The messages that ``event`` makes untrue."""
+    match event:
+        case OrderCancelled() | OrderRejected() | OrderExpired():
+            return OF_LIVE_ORDERS
+        case ParcelLost():
+            return frozenset({"parcel_late", "thank_you"})
+        case ParcelRefused():
+            return frozenset({"thank_you"})
+        case OrderSettled():
+            return frozenset({"parcel_late"})
+        case _:
+            return frozenset()
+
+
+def _triggered(order: OrderCare, event: Heard) -> list[CareEvent]:
     match event:
         case OrderConfirmed(customer_id=customer):
-            return _trigger(book, event, "order_confirmed", customer=customer)
+            return _once(order, event, "order_confirmed", customer=customer)
         case OrderRejected(reason=reason):
-            return _trigger(book, event, "order_refused", reason)
+            return _once(order, event, "order_refused", reason)
         case OrderExpired(waiting_for=waiting_for):
-            return _trigger(book, event, "order_expired", ", ".join(waiting_for) or None)
+            return _once(order, event, "order_expired", ", ".join(waiting_for) or None)
         case OrderCancelled(reason=reason):
-            return _trigger(book, event, "order_cancelled", reason)
+            return _once(order, event, "order_cancelled", reason)
+        case ParcelLate() if not order.settled:
+            return _once(order, event, "parcel_late")
+        case ParcelLost():
+            return _once(order, event, "parcel_lost")
+        case OrderSettled(customer_id=customer) if not order.spoiled:
+            return _once(order, event, "thank_you", customer=customer)
         case _:
             return []
 
 
-def _trigger(
-    book: Book, event: OrderEvent, trigger: str, reason: str | None = None, customer: UUID | None = None
+def _once(
+    order: OrderCare, event: Heard, trigger: str, reason: str | None = None, customer: UUID | None = None
 ) -> list[CareEvent]:
-    order = book.orders.get(event.order_id, OrderCare())
-    if order.ended or trigger in order.triggers:
+    if trigger in order.triggers:
         return []
     return [
         CareTriggered(
@@ -93,3 +188,16 @@ def _trigger(
             customer_id=customer or order.customer_id, reason=reason,
         )
     ]  # fmt: skip
+
+
+def facts(event: Heard) -> Mapping[str, Any]:
+    """What a message says of the event itself, as JSON; nothing personal."""
+    match event:
+        case OrderConfirmed(total=total, currency=currency):
+            return {"total": str(total), "currency": currency}
+        case ParcelLate(promised_at=promised_at):
+            return {"promised_at": promised_at.isoformat()}
+        case ParcelLost(items=items):
+            return {"skus": list(dict.fromkeys(item.sku for item in items))[:MAX_SKUS]}
+        case _:
+            return {}

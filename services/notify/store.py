@@ -1,26 +1,59 @@
-"""What is stored: orders seen and the care they triggered. One function per query; a fixed number per batch."""
+"""What is stored: orders seen, the care they triggered, and messages queued. A fixed number of queries per batch.
+
+Locks are taken in this order, sorted within each: orders, messages; so two batches cannot deadlock.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
 from uuid import UUID
 
-from services.notify.decisions import Book, OrderCare
-from shared.events.order import OrderCancelled, OrderConfirmed, OrderEvent, OrderExpired, OrderPlaced, OrderRejected
+from services.notify.decisions import Book, Heard, OrderCare, Rules
+from shared.events.customer import BuyerIdentified
+from shared.events.notify import CareTriggered
+from shared.events.order import (
+    OrderCancelled,
+    OrderConfirmed,
+    OrderExpired,
+    OrderPlaced,
+    OrderRejected,
+    OrderSettled,
+    ParcelLate,
+    ParcelLost,
+    ParcelRefused,
+)
 from shared.postgres import Connection, Row, Tx
 
+UNKNOWN_BUYER_SECONDS = 60  # for the identification of a buyer that a message waits for
+
 ORDERS = """
-SELECT order_id, customer_id, version, ended FROM care_orders WHERE order_id = ANY($1::uuid[])
-ORDER BY order_id FOR NO KEY UPDATE
+SELECT order_id, customer_id, version, ended, settled, spoiled, channel, reference FROM care_orders
+WHERE order_id = ANY($1::uuid[]) ORDER BY order_id FOR NO KEY UPDATE
 """
 
 TRIGGERS = "SELECT order_id, trigger FROM care WHERE order_id = ANY($1::uuid[])"
 
+# Locked, so that none of them is handed over while it is being stopped.
+STOPPABLE = """
+SELECT order_id, trigger FROM messages WHERE order_id = ANY($1::uuid[]) AND handing_over_at IS NULL
+ORDER BY order_id, trigger FOR UPDATE
+"""
+
 SAVE_ORDERS = """
-INSERT INTO care_orders (order_id, customer_id, version, ended)
-SELECT * FROM unnest($1::uuid[], $2::uuid[], $3::bigint[], $4::boolean[])
+INSERT INTO care_orders (order_id, customer_id, version, ended, settled, spoiled, channel, reference)
+SELECT * FROM unnest($1::uuid[], $2::uuid[], $3::bigint[], $4::bool[], $5::bool[], $6::bool[], $7::text[], $8::text[])
 ON CONFLICT (order_id) DO UPDATE SET customer_id = excluded.customer_id, version = excluded.version,
-    ended = excluded.ended
+    ended = excluded.ended, settled = excluded.settled, spoiled = excluded.spoiled, channel = excluded.channel,
+    reference = excluded.reference
+"""
+
+SAVE_SKUS = """
+UPDATE care_orders AS o SET skus = n.skus
+FROM (SELECT order_id, array_agg(sku ORDER BY place) AS skus
+      FROM unnest($1::uuid[], $2::text[]) WITH ORDINALITY AS lines (order_id, sku, place) GROUP BY order_id) AS n
+WHERE o.order_id = n.order_id
 """
 
 SAVE_CARE = """
@@ -28,41 +61,108 @@ INSERT INTO care (order_id, trigger, customer_id, reason, occurred_at)
 SELECT * FROM unnest($1::uuid[], $2::text[], $3::uuid[], $4::text[], $5::timestamptz[])
 """
 
+QUEUE = """
+INSERT INTO messages (order_id, trigger, facts, cause_id, correlation_id, traceparent, due_at)
+SELECT n.order_id, n.trigger, n.facts, n.cause_id, n.correlation_id, n.traceparent,
+       now() + CASE WHEN o.customer_id IS NULL THEN $7 ELSE 0 END * interval '1 second'
+FROM unnest($1::uuid[], $2::text[], $3::jsonb[], $4::uuid[], $5::text[], $6::text[])
+     AS n (order_id, trigger, facts, cause_id, correlation_id, traceparent)
+JOIN care_orders o ON o.order_id = n.order_id
+"""
+
+BUYER_KNOWN = """
+UPDATE messages SET due_at = least(due_at, now()) WHERE order_id = ANY($1::uuid[]) AND attempts = 0
+"""
+
+STOP_CARE = """
+UPDATE care SET state = 'failed', failure = n.reason
+FROM unnest($1::uuid[], $2::text[], $3::text[]) AS n (order_id, trigger, reason)
+WHERE care.order_id = n.order_id AND care.trigger = n.trigger
+"""
+
+STOP_MESSAGES = """
+DELETE FROM messages USING unnest($1::uuid[], $2::text[]) AS n (order_id, trigger)
+WHERE messages.order_id = n.order_id AND messages.trigger = n.trigger
+"""
+
 LIST_CARE = """
-SELECT id, order_id, trigger, customer_id, reason, occurred_at, recorded_at FROM care
-WHERE id < $1 AND ($2::uuid IS NULL OR order_id = $2) ORDER BY id DESC LIMIT $3
+SELECT c.id, c.order_id, c.trigger, coalesce(c.customer_id, o.customer_id) AS customer_id, c.reason, c.occurred_at,
+       c.recorded_at, c.state, c.sent_at, c.failure
+FROM care c JOIN care_orders o ON o.order_id = c.order_id
+WHERE c.id < $1 AND ($2::uuid IS NULL OR c.order_id = $2) ORDER BY c.id DESC LIMIT $3
 """
 
 
-async def load(tx: Tx, events: Iterable[OrderEvent]) -> Book:
+@dataclass(frozen=True)
+class Queued:
+    """A message to queue: the care, what it says of the event that triggered it, and whence its outcome follows."""
+
+    care: CareTriggered
+    facts: Mapping[str, Any]
+    cause_id: UUID
+    correlation_id: str
+    traceparent: str
+
+
+async def load(tx: Tx, rules: Rules, events: Iterable[Heard]) -> Book:
     """The orders that these events concern, locked in id order."""
     wanted: set[UUID] = set()
+    stopping: set[UUID] = set()
     for event in events:
         match event:
-            case OrderPlaced() | OrderConfirmed() | OrderRejected() | OrderExpired() | OrderCancelled():
+            case OrderPlaced() | OrderConfirmed() | ParcelLate() | BuyerIdentified():
                 wanted.add(event.order_id)
+            case (
+                OrderRejected() | OrderExpired() | OrderCancelled() | OrderSettled() | ParcelLost() | ParcelRefused()
+            ):  # fmt: skip
+                wanted.add(event.order_id)
+                stopping.add(event.order_id)
             case _:
                 pass
     if not wanted:
-        return Book()
-    rows = await tx.db.fetch(ORDERS, sorted(wanted))
-    orders = {row["order_id"]: OrderCare(row["customer_id"], row["version"], row["ended"]) for row in rows}
+        return Book(rules)
+    orders = {row["order_id"]: _order(row) for row in await tx.db.fetch(ORDERS, sorted(wanted))}
     for row in await tx.db.fetch(TRIGGERS, list(orders)):
         orders[row["order_id"]].triggers.add(row["trigger"])
-    return Book(orders)
+    for row in await tx.db.fetch(STOPPABLE, sorted(stopping & orders.keys())) if stopping else ():
+        orders[row["order_id"]].unsent.add(row["trigger"])
+    return Book(rules, orders)
 
 
-async def save(tx: Tx, book: Book) -> None:
-    """Write back what ``load`` returned and decisions changed."""
+def _order(row: Row) -> OrderCare:
+    return OrderCare(**{name: value for name, value in row.items() if name != "order_id"})
+
+
+async def save(tx: Tx, book: Book, queue: Sequence[Queued]) -> None:
+    """Write back what ``load`` returned and decisions changed, and queue the messages unless mail is off."""
     if book.touched:
-        orders = [(order_id, book.orders[order_id]) for order_id in sorted(book.touched)]
+        ids = sorted(book.touched)
+        names = ("customer_id", "version", "ended", "settled", "spoiled", "channel", "reference")
         await tx.db.execute(
-            SAVE_ORDERS, [order_id for order_id, _ in orders], [order.customer_id for _, order in orders],
-            [order.version for _, order in orders], [order.ended for _, order in orders],
-        )  # fmt: skip
+            SAVE_ORDERS, ids, *([getattr(book.orders[order_id], name) for order_id in ids] for name in names)
+        )
+    if any(book.skus.values()):
+        lines = [(order_id, sku) for order_id, skus in book.skus.items() for sku in skus]
+        await tx.db.execute(SAVE_SKUS, *_columns(lines))
     if book.triggered:
         care = [(one.order_id, one.trigger, one.customer_id, one.reason, one.occurred_at) for one in book.triggered]
-        await tx.db.execute(SAVE_CARE, *(list(column) for column in zip(*care, strict=True)))
+        await tx.db.execute(SAVE_CARE, *_columns(care))
+    if queue and book.rules.mail:
+        rows = [
+            (one.care.order_id, one.care.trigger, dict(one.facts), one.cause_id, one.correlation_id, one.traceparent)
+            for one in queue
+        ]
+        await tx.db.execute(QUEUE, *_columns(rows), UNKNOWN_BUYER_SECONDS)
+    if book.identified:
+        await tx.db.execute(BUYER_KNOWN, sorted(book.identified))
+    if book.stopped:
+        stopped = [(one.order_id, one.trigger, one.reason) for one in book.stopped]
+        await tx.db.execute(STOP_CARE, *_columns(stopped))
+        await tx.db.execute(STOP_MESSAGES, *_columns([one[:2] for one in stopped]))
+
+
+def _columns(rows: Iterable[Sequence[Any]]) -> list[list[Any]]:
+    return [list(column) for column in zip(*rows, strict=True)]
 
 
 async def list_care(db: Connection, before: int, order_id: UUID | None, limit: int) -> list[Row]:

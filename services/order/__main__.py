@@ -4,12 +4,17 @@ from pathlib import Path
 
 from services.order import handlers, knowledge, views
 from services.order.api import routes
-from services.order.payments import webhooks
+from services.order.payments import webhooks as payment_notices
 from services.order.payments.sandbox import SandboxProvider
-from services.order.payments.worker import PaymentWorker
+from services.order.payments.worker import PaymentCalls
 from services.order.settings import OrderSettings
+from services.order.settlement import api as ledger
+from services.order.shipping import webhooks as parcel_notices
+from services.order.shipping.sandbox import SandboxCarrier
+from services.order.shipping.worker import ParcelCalls
 from services.order.signals import signals
 from shared.app import Parts, Service
+from shared.clients import ServiceClient
 from shared.postgres import Database
 from shared.work import Worker
 
@@ -18,8 +23,17 @@ async def assemble(settings: OrderSettings, database: Database) -> Parts:
     provider = SandboxProvider(
         settings.payments_url, settings.payments_api_key, settings.payments_webhook_secret, settings.payments_timeout
     )
-    payments = PaymentWorker(database, provider)
-    signals.payments_due = payments.calling.wake
+    payments = PaymentCalls(database, provider)
+    signals.payments_due = payments.calls.wake
+    carrier = SandboxCarrier(
+        settings.carrier_url, settings.carrier_api_key, settings.carrier_webhook_secret, settings.carrier_timeout
+    )
+    parcels = ParcelCalls(database, carrier, ServiceClient(settings.customer_url, settings), settings.give_up_after)
+    signals.parcels_due = parcels.calls.wake
+
+    async def close() -> None:
+        await payments.close()
+        await parcels.close()
 
     async def observe() -> bool:
         async with database.reading() as db:
@@ -33,15 +47,20 @@ async def assemble(settings: OrderSettings, database: Database) -> Parts:
 
     return Parts(
         handlers.build(settings.payment_deadline),
-        [*routes(database, settings), webhooks.routes(database, provider)],
         [
-            payments.calling,
-            payments.storing,
+            *routes(database, settings),
+            *ledger.routes(database),
+            payment_notices.routes(database, provider),
+            parcel_notices.routes(database, carrier, settings.give_up_after),
+        ],
+        [
+            *payments.calls.workers,
+            *parcels.calls.workers,
             Worker("retire sealing keys", lambda: knowledge.retire_keys(database), every=60),
             Worker("observe states", observe, every=5),
         ],
         {"sealing key": can_seal},
-        payments.close,
+        close,
     )
 
 

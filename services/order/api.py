@@ -13,9 +13,10 @@ from fastapi import APIRouter, Header, Query, Response
 from pydantic import AwareDatetime, Field
 
 from services.order import bulk, intake, store, views
-from services.order.decisions import Refusal, cancel, cancel_lines
+from services.order.cancellations import Refusal, cancel, cancel_lines
 from services.order.intake import MAX_LINES, MAX_UNITS, Body, OrderBody
 from services.order.settings import OrderSettings
+from services.order.shipping.decisions import handed_over
 from services.order.signals import signals
 from services.order.views import OrderView, Summary
 from shared import idempotency, paging
@@ -46,6 +47,14 @@ class Cancellation(Body):
     reason: Annotated[str, Field(min_length=1, max_length=100, pattern=r"^[a-z0-9_]+$")] = "requested"
     lines: Annotated[list[CancelledUnits], Field(min_length=1, max_length=MAX_LINES)] | None = None
     occurred_at: AwareDatetime | None = Field(default=None, description="only with the scope orders:import")
+
+
+class Fulfilment(Body):
+    """Without ``parcel`` all that the order has left is meant. Told twice, it is one."""
+
+    parcel: Annotated[int, Field(ge=1, strict=True)] | None = None
+    tracking: Annotated[str, Field(max_length=100)] | None = None
+    occurred_at: AwareDatetime | None = None
 
 
 def routes(database: Database, settings: OrderSettings) -> Sequence[APIRouter]:
@@ -113,9 +122,13 @@ def routes(database: Database, settings: OrderSettings) -> Sequence[APIRouter]:
         async with database.reading() as db:
             return await views.counts(db)
 
-    @router.post("/orders/{order_id}/cancellations", summary="Cancel an order, or units of a confirmed one")
+    @router.post(
+        "/orders/{order_id}/cancellations",
+        summary="Cancel an order, or units of a confirmed one; 202 while the carrier is asked to give parcels back",
+    )
     async def cancel_order(
-        order_id: UUID, body: Cancellation, principal: Annotated[Principal, requires("orders:write")],
+        order_id: UUID, body: Cancellation, response: Response,
+        principal: Annotated[Principal, requires("orders:write")],
         idempotency_key: Annotated[str, Header(min_length=1, max_length=200)],
     ) -> OrderView:  # fmt: skip
         if body.occurred_at is not None and "orders:import" not in principal.scopes:
@@ -130,13 +143,34 @@ def routes(database: Database, settings: OrderSettings) -> Sequence[APIRouter]:
                     raise Problem(404, "Not found", f"no order {order_id}")
                 order, at = orders.by_id[order_id], body.occurred_at or datetime.now(UTC)
                 units = _units(body.lines)
-                events = cancel(order, body.reason, at) if units is None else cancel_lines(order, units, at)
+                events = (
+                    cancel(order, body.reason, at) if units is None else cancel_lines(order, units, body.reason, at)
+                )
                 if isinstance(events, Refusal):
                     errors = [{"field": events.field, "message": events.reason}] if events.field else []
                     raise Problem(409, "Cannot be cancelled", events.reason, code="not_cancellable", errors=errors)
-                orders.happen(tx, order, events, command_cause(str(order_id)))
+                orders.happen(tx, order, events, command_cause(str(order_id)), at)
                 await store.save(tx, orders)
                 await idempotency.remember(tx, principal.subject, key, 200, {"order_id": str(order_id)})
+        found = await seen(order_id)
+        response.status_code = 202 if found.cancellation_pending else 200
+        return found
+
+    @router.post("/orders/{order_id}/fulfilments", summary="A channel that ships its orders itself has delivered one")
+    async def fulfil(order_id: UUID, body: Fulfilment, _: Annotated[Principal, requires("orders:import")]) -> OrderView:
+        async with database.transaction() as tx:
+            orders = await store.load(tx, [order_id])
+            if order_id not in orders.by_id:
+                raise Problem(404, "Not found", f"no order {order_id}")
+            order, at = orders.by_id[order_id], body.occurred_at or datetime.now(UTC)
+            if order.fulfilment != "channel" or order.state not in ("confirmed", "closed"):
+                how = f"ships by {order.fulfilment}" if order.fulfilment != "channel" else f"is {order.state}"
+                raise Problem(409, "Not to be fulfilled", f"the order {how}", code="not_fulfillable")
+            if body.parcel is not None and order.parcel(body.parcel) is None:
+                raise Problem(404, "Not found", f"the order has no parcel {body.parcel}")
+            events = handed_over(order, body.parcel, at, body.tracking)
+            orders.happen(tx, order, events, command_cause(str(order_id)), at)
+            await store.save(tx, orders)
         return await seen(order_id)
 
     router.include_router(bulk.routes(database, settings))

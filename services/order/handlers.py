@@ -1,16 +1,18 @@
-"""What comes in: the answers of customer, pricing and inventory; deadlines; and what intake needs to know of others."""
+"""What comes in: the answers of customer, pricing and inventory, deadlines, care, and what intake needs to know."""
 
 from __future__ import annotations
 
 from services.order import knowledge, store
 from services.order.decisions import decide, expire
+from services.order.settlement.decisions import post_issue, post_points
 from shared.consume import Consumers, Due
-from shared.events.customer import IdentificationEvent, SealingKeyEvent
-from shared.events.inventory import HoldEvent, ItemEvent
+from shared.events.customer import IdentificationEvent, PointsSettled, SealingKeyEvent
+from shared.events.inventory import HoldEvent, ItemEvent, StockIssued
+from shared.events.notify import CareEvent
 from shared.events.pricing import QuoteEvent
 from shared.messages import Batch
 from shared.postgres import Tx
-from shared.topics import HOLDS, IDENTIFICATIONS, ITEMS, QUOTES, SEALING_KEYS
+from shared.topics import CARE, HOLDS, IDENTIFICATIONS, ITEMS, QUOTES, SEALING_KEYS
 
 EXPIRE_AT_ONCE = 200
 CLOSE_AGAIN_AFTER = 30  # seconds, while the provider has not said what became of a payment
@@ -28,8 +30,15 @@ def build(payment_deadline: int) -> Consumers:
             order = orders.by_id[message.event.order_id]
             order.hear(message.event)
             orders.heard.add(order.order_id)
+            match message.event:
+                case StockIssued():
+                    orders.book(message.id, post_issue(order, message.event))
+                case PointsSettled():
+                    orders.book(message.id, post_points(order, message.event))
+                case _:
+                    pass
             events = decide(order, message.event)
-            orders.happen(tx, order, events, message)
+            orders.happen(tx, order, events, message, message.event.occurred_at)
             if events and order.state == "paying":
                 orders.extend[order.order_id] = payment_deadline
         await store.save(tx, orders)
@@ -44,9 +53,14 @@ def build(payment_deadline: int) -> Consumers:
             if deadline is None or deadline > due.until:
                 continue  # while we waited for the lock, it went on
             cause = orders.cause(order.order_id, f"deadline/{order.version}")
-            orders.happen(tx, order, expire(order, due.until), cause)
+            orders.happen(tx, order, expire(order, due.until), cause, due.until)
             orders.extend[order.order_id] = CLOSE_AGAIN_AFTER
         await store.save(tx, orders)
+
+    @consumers.on(CARE)
+    async def note_care(tx: Tx, batch: Batch[CareEvent]) -> None:
+        """Show in an order's timeline what its customer was told."""
+        await store.write_care(tx, batch)
 
     @consumers.on(ITEMS)
     async def learn_items(tx: Tx, batch: Batch[ItemEvent]) -> None:

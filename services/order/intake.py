@@ -81,6 +81,9 @@ class PrepaidBody(Body):
     """The channel has the money already; only with the scope orders:import."""
 
     method: Literal["prepaid"]
+    fee: Annotated[Decimal, Field(ge=0, max_digits=15, decimal_places=3)] | None = Field(
+        default=None, description="what the channel keeps of it"
+    )
 
 
 class OrderBody(Body):
@@ -102,6 +105,11 @@ class OrderBody(Body):
         default=None, description="what the buyer was shown; another price rejects the order"
     )
     payment: Annotated[CardBody | PrepaidBody, Field(discriminator="method")]
+    fulfilment: Literal["carrier", "channel", "immediate"] | None = Field(
+        default=None,
+        description="channel: it ships the order itself, and says so later; immediate: handed over when confirmed; "
+        "both only with the scope orders:import. Otherwise our carrier",
+    )
     note: Annotated[str, Field(max_length=2000)] | None = None
     placed_at: AwareDatetime | None = Field(
         default=None, description="business time, only with the scope orders:import; otherwise now"
@@ -120,6 +128,14 @@ class OrderBody(Body):
         lines: Sequence[LineBody] = info.data.get("lines", ())
         if value is not None and any(line.unit_price is not None for line in lines):
             raise ValueError("lines with a unit_price of the channel's own cannot have a quote's")
+        return value
+
+    @field_validator("payment")
+    @classmethod
+    def _keeps_whole_cents(cls, value: CardBody | PrepaidBody, info: ValidationInfo) -> CardBody | PrepaidBody:
+        fee, currency = getattr(value, "fee", None), str(info.data.get("currency", ""))
+        if fee is not None and fee != round_money(fee, currency):
+            raise ValueError(f"fee: {currency} has {MINOR_DIGITS.get(currency, 2)} decimals")
         return value
 
     @field_validator("expected_total")
@@ -141,13 +157,15 @@ class Placed:
 
 INSERT_ORDERS = """
 INSERT INTO orders (order_id, channel, external_reference, fingerprint, partition, state, version, customer_id,
-                    currency, expected_total, prepaid, payment_token, request, placed_at, traceparent, deadline_at)
-SELECT n.order_id, n.channel, n.reference, n.fingerprint, n.partition, 'placed', 1, n.customer_id, n.currency,
-       n.expected_total, n.prepaid, n.token, n.request, n.placed_at, $14, now() + $12 * interval '1 second'
-FROM unnest($1::uuid[], $2::text[], $3::text[], $4::bytea[], $5::smallint[], $6::uuid[], $7::text[], $8::numeric[],
-            $9::bool[], $10::text[], $11::jsonb[], $13::timestamptz[])
-     AS n (order_id, channel, reference, fingerprint, partition, customer_id, currency, expected_total, prepaid, token,
-           request, placed_at)
+                    currency, expected_total, prepaid, payment_token, request, placed_at, fulfilment, channel_fee,
+                    traceparent, deadline_at)
+SELECT n.*, $15, now() + $16 * interval '1 second'
+FROM (SELECT order_id, channel, reference, fingerprint, partition, 'placed', 1, customer_id, currency, expected_total,
+             prepaid, token, request, placed_at, fulfilment, fee
+      FROM unnest($1::uuid[], $2::text[], $3::text[], $4::bytea[], $5::smallint[], $6::uuid[], $7::text[],
+                  $8::numeric[], $9::bool[], $10::text[], $11::jsonb[], $12::timestamptz[], $13::text[], $14::numeric[])
+           AS n (order_id, channel, reference, fingerprint, partition, customer_id, currency, expected_total, prepaid,
+                 token, request, placed_at, fulfilment, fee)) AS n
 ORDER BY n.channel, n.reference, n.order_id -- of two in one batch the first is placed
 ON CONFLICT (channel, external_reference) DO NOTHING RETURNING order_id
 """
@@ -171,6 +189,7 @@ def check_scopes(body: OrderBody, principal: Principal) -> None:
         "placed_at": body.placed_at is not None,
         "payment.method": isinstance(body.payment, PrepaidBody),
         "lines.unit_price": any(line.unit_price is not None for line in body.lines),
+        "fulfilment": body.fulfilment in ("channel", "immediate"),
     }
     errors = [{"field": name, "message": "needs the scope orders:import"} for name, wanted in asked.items() if wanted]
     if errors:
@@ -211,12 +230,13 @@ async def place(tx: Tx, bodies: Sequence[OrderBody], settings: OrderSettings) ->
             body.customer_id, body.currency, body.expected_total, event.prepaid,
             body.payment.token if isinstance(body.payment, CardBody) else None,
             event.model_dump(mode="json", include=REQUEST, exclude_none=True),
-            event.occurred_at,
+            event.occurred_at, body.fulfilment or "carrier",
+            (body.payment.fee if isinstance(body.payment, PrepaidBody) else None) or Decimal(0),
         )
         for body, event, print_ in zip(bodies, events, prints, strict=True)
     ]  # fmt: skip
     columns = [list(column) for column in zip(*rows, strict=True)]
-    inserted = await tx.db.fetch(INSERT_ORDERS, *columns[:11], settings.answer_deadline, columns[11], str(trace))
+    inserted = await tx.db.fetch(INSERT_ORDERS, *columns, str(trace), settings.answer_deadline)
     new = {row["order_id"] for row in inserted}
     await _announce(tx, [(b, e) for b, e in zip(bodies, events, strict=True) if e.order_id in new], key, trace)
     known = await _existing(tx, [b for b, e in zip(bodies, events, strict=True) if e.order_id not in new])

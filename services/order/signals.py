@@ -8,11 +8,12 @@ from uuid import UUID
 
 
 class Signals:
-    """Who waits for an order's outcome, and who pays."""
+    """Who waits for an order's outcome, who pays, and who ships."""
 
     def __init__(self) -> None:
         self._waiting: dict[UUID, list[asyncio.Event]] = {}
         self.payments_due: Callable[[], None] = lambda: None
+        self.parcels_due: Callable[[], None] = lambda: None
 
     def settled(self, order_ids: Iterable[UUID]) -> None:
         for order_id in order_ids:

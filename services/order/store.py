@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
+from decimal import Decimal
 from typing import Any
 from uuid import UUID, uuid5
 
 import orjson
 
-from services.order.decisions import ENDED, Order, Payment
+from services.order.decisions import finish
+from services.order.settlement import store as ledger
+from services.order.settlement.decisions import Posting, post
+from services.order.shipping import store as shipping
 from services.order.signals import signals
+from services.order.state import ENDED, Cancellation, Order, Payment, Sale
+from shared.events.notify import CareEvent
 from shared.events.order import OrderEvent, PaymentRefunded, RefundRequested
 from shared.events.pricing import PricedLine
-from shared.messages import Cause
+from shared.messages import Batch, Cause
 from shared.postgres import Row, Tx
 from shared.topics import ORDERS
 from shared.tracing import Trace
@@ -26,7 +32,8 @@ SELECT o.order_id, o.channel, o.currency, o.expected_total, o.prepaid, o.state, 
        o.customer_id, o.recipient_id, o.identified, o.held, o.priced_lines IS NOT NULL AS priced,
        o.total, o.cancelled_lines, o.cancelled_amount, o.reason, CASE WHEN $2 THEN o.priced_lines END AS priced_lines,
        p.payment_id, p.amount, p.state AS payment_state, p.provider, p.captured, p.refunded, p.provider_reference,
-       p.redirect_url, p.closing, o.traceparent, o.deadline_at
+       p.redirect_url, p.closing, o.traceparent, o.deadline_at, o.fulfilment, o.channel_fee, o.allocations, o.sale,
+       o.point_value, (o.request ->> 'points')::int AS points, o.cancellation, o.settled, o.points_settled
 FROM orders o LEFT JOIN payments p USING (order_id)
 WHERE o.order_id = ANY($1::uuid[])
 """
@@ -40,13 +47,17 @@ UPDATE orders AS o
 SET state = n.state, version = n.version, customer_id = n.customer_id, recipient_id = n.recipient_id,
     identified = n.identified, held = n.held, total = n.total, reason = n.reason,
     priced_lines = coalesce(n.priced_lines::jsonb, o.priced_lines), cancelled_lines = n.cancelled_lines,
-    cancelled_amount = n.cancelled_amount, changed_at = now(),
+    cancelled_amount = n.cancelled_amount, allocations = coalesce(n.allocations, o.allocations), sale = n.sale,
+    point_value = n.point_value, cancellation = n.cancellation, settled = n.settled,
+    points_settled = n.points_settled, changed_at = now(),
     deadline_at = CASE WHEN n.state NOT IN ('placed', 'paying') THEN NULL
                        WHEN n.extend IS NULL THEN o.deadline_at ELSE now() + n.extend * interval '1 second' END
 FROM unnest($1::uuid[], $2::text[], $3::bigint[], $4::uuid[], $5::uuid[], $6::bool[], $7::bool[], $8::numeric[],
-            $9::text[], $10::text[], $11::jsonb[], $12::numeric[], $13::int[])
+            $9::text[], $10::text[], $11::jsonb[], $12::numeric[], $13::int[], $14::jsonb[], $15::jsonb[],
+            $16::numeric[], $17::jsonb[], $18::bool[], $19::bool[])
      AS n (order_id, state, version, customer_id, recipient_id, identified, held, total,
-           reason, priced_lines, cancelled_lines, cancelled_amount, extend)
+           reason, priced_lines, cancelled_lines, cancelled_amount, extend, allocations, sale, point_value,
+           cancellation, settled, points_settled)
 WHERE o.order_id = n.order_id
 """
 
@@ -82,6 +93,14 @@ INSERT INTO timeline (order_id, sequence, type, cause, detail, occurred_at)
 SELECT * FROM unnest($1::uuid[], $2::bigint[], $3::text[], $4::uuid[], $5::jsonb[], $6::timestamptz[])
 """
 
+WRITE_CARE = """
+INSERT INTO care_steps (order_id, sequence, type, cause, detail, occurred_at)
+SELECT n.* FROM unnest($1::uuid[], $2::bigint[], $3::text[], $4::uuid[], $5::jsonb[], $6::timestamptz[])
+     AS n (order_id, sequence, type, cause, detail, occurred_at)
+JOIN orders o USING (order_id)
+ON CONFLICT DO NOTHING
+"""
+
 DROP_SEALED = "DELETE FROM sealed_buyers WHERE order_id = ANY($1::uuid[])"
 
 OVERDUE = """
@@ -90,6 +109,10 @@ ORDER BY deadline_at LIMIT $3
 """
 
 ORDER_OF_PAYMENT = "SELECT order_id FROM payments WHERE payment_id = $1"
+
+
+NOT_IN_TIMELINE = {"order_id", "occurred_at", "lines", "items", "allocations"}
+WITH_PARCELS = ("confirmed", "cancelled", "closed")
 
 
 @dataclass
@@ -102,17 +125,30 @@ class Orders:
     heard: set[UUID] = field(default_factory=set[UUID])  # their legs changed
     events: list[tuple[OrderEvent, int, UUID]] = field(default_factory=list[tuple[OrderEvent, int, UUID]])
     extend: dict[UUID, int] = field(default_factory=dict[UUID, int])  # new deadline, in seconds from now
+    postings: list[tuple[UUID, Posting]] = field(default_factory=list[tuple[UUID, Posting]])
+    parcels: dict[UUID, dict[int, tuple[str, str | None]]] = field(
+        default_factory=dict[UUID, dict[int, tuple[str, "str | None"]]]
+    )  # as they were loaded
 
     def cause(self, order_id: UUID, why: str) -> Cause:
         """A cause that no message is: a timer, or the provider's word. The trace of the order's request goes on."""
         return Cause(id=uuid5(order_id, why), correlation_id=str(order_id), trace=self.traces[order_id])
 
-    def happen(self, tx: Tx, order: Order, events: Iterable[OrderEvent], cause: Cause) -> None:
-        """Apply, publish and note down what was decided."""
-        for event in events:
-            sequence = order.evolve(event)
-            tx.publish(ORDERS, event, cause=cause, sequence=sequence)
-            self.events.append((event, sequence, cause.id))
+    def happen(self, tx: Tx, order: Order, events: Iterable[OrderEvent], cause: Cause, at: datetime) -> None:
+        """Apply, publish, book and note down what was decided, and what follows from it at business time ``at``."""
+        pending = list(events) or finish(order, at)
+        while pending:
+            for event in pending:
+                booked = post(order, event)
+                sequence = order.evolve(event)
+                id_ = tx.publish(ORDERS, event, cause=cause, sequence=sequence)
+                self.events.append((event, sequence, cause.id))
+                self.book(id_, booked)
+            pending = finish(order, at)
+
+    def book(self, cause: UUID, postings: Iterable[Posting]) -> None:
+        """Note down entries that an event has made: the order's own, or one of another service."""
+        self.postings += [(cause, posting) for posting in postings]
 
 
 async def load(tx: Tx, order_ids: Iterable[UUID], *, with_lines: bool = False) -> Orders:
@@ -130,10 +166,12 @@ async def load(tx: Tx, order_ids: Iterable[UUID], *, with_lines: bool = False) -
             payment = orders[row["order_id"]].payment
             assert payment is not None
             payment.refunds[row["refund_id"]] = row["amount"]
+    shipped = {order.order_id: order for order in orders.values() if order.state in WITH_PARCELS}
     return Orders(
         orders,
         {row["order_id"]: Trace.parse(row["traceparent"]) for row in rows},
         {row["order_id"]: row["deadline_at"] for row in rows},
+        parcels=await shipping.load(tx, shipped) if shipped else {},
     )
 
 
@@ -144,14 +182,26 @@ def _order(row: Row) -> Order:
             row["payment_id"], row["amount"], row["payment_state"], row["provider"], row["captured"], row["refunded"],
             provider_reference=row["provider_reference"], redirect_url=row["redirect_url"], closing=row["closing"],
         )  # fmt: skip
-    lines = row["priced_lines"]
-    return Order(
-        row["order_id"], row["channel"], row["currency"], row["expected_total"], row["prepaid"], row["state"],
-        row["version"], row["customer_id"], row["recipient_id"], row["identified"], row["held"], row["priced"],
-        row["total"], [PricedLine.model_validate(line) for line in lines] if lines is not None else None,
-        {int(line): units for line, units in row["cancelled_lines"].items()}, row["cancelled_amount"], row["reason"],
-        payment,
+    lines, sale, cancellation = row["priced_lines"], row["sale"], row["cancellation"]
+    plain = (
+        "order_id", "channel", "currency", "expected_total", "prepaid", "channel_fee", "fulfilment", "points", "state",
+        "version", "customer_id", "recipient_id", "identified", "held", "priced", "total", "point_value",
+        "cancelled_amount", "reason", "allocations", "settled", "points_settled",
     )  # fmt: skip
+    return Order(
+        **{name: row[name] for name in plain},
+        sale=Sale(**{name: Decimal(amount) for name, amount in sale.items()}) if sale is not None else None,
+        priced_lines=[PricedLine.model_validate(line) for line in lines] if lines is not None else None,
+        cancelled_lines={int(line): units for line, units in row["cancelled_lines"].items()},
+        payment=payment,
+        cancellation=_cancellation(cancellation) if cancellation is not None else None,
+    )
+
+
+def _cancellation(stored: Mapping[str, Any]) -> Cancellation:
+    units: Mapping[str, int] | None = stored["units"]
+    of_lines = {int(line): number for line, number in units.items()} if units is not None else None
+    return Cancellation(of_lines, stored["reason"], stored["too_late"])
 
 
 async def save(tx: Tx, orders: Orders) -> None:
@@ -163,6 +213,9 @@ async def save(tx: Tx, orders: Orders) -> None:
     await _save_orders(tx, changed, orders)
     await _save_payments(tx, changed)
     await _save_events(tx, orders.events)
+    await ledger.append(tx, orders.postings)
+    if await shipping.save(tx, changed, orders.parcels):
+        tx.after_commit(signals.parcels_due)
     done = [order.order_id for order in changed if order.identified or order.state in ENDED]
     if done:
         await tx.db.execute(DROP_SEALED, done)
@@ -179,12 +232,20 @@ async def _save_orders(tx: Tx, changed: Sequence[Order], orders: Orders) -> None
         # As text: a list inside an array would be taken for another dimension of it.
         return orjson.dumps([line.model_dump(mode="json") for line in order.priced_lines]).decode()
 
+    def waits(order: Order) -> dict[str, Any] | None:
+        if (waiting := order.cancellation) is None:
+            return None
+        units = {str(line): number for line, number in waiting.units.items()} if waiting.units is not None else None
+        return {"units": units, "reason": waiting.reason, "too_late": waiting.too_late}
+
     rows = [
         (
             order.order_id, order.state, order.version, order.customer_id, order.recipient_id, order.identified,
             order.held, order.total, order.reason, lines(order),
             {str(line): units for line, units in order.cancelled_lines.items()}, order.cancelled_amount,
-            orders.extend.get(order.order_id),
+            orders.extend.get(order.order_id), order.allocations if order.order_id in orders.heard else None,
+            {name: str(amount) for name, amount in vars(order.sale).items()} if order.sale else None,
+            order.point_value, waits(order), order.settled, order.points_settled,
         )
         for order in changed
     ]  # fmt: skip
@@ -221,12 +282,25 @@ async def write_timeline(tx: Tx, events: Sequence[tuple[OrderEvent, int, UUID]])
         rows = [
             (
                 event.order_id, sequence, type(event).__name__, cause,
-                event.model_dump(mode="json", exclude={"order_id", "occurred_at", "lines"}, exclude_none=True),
+                event.model_dump(mode="json", exclude=NOT_IN_TIMELINE, exclude_none=True),
                 event.occurred_at,
             )
             for event, sequence, cause in events
         ]  # fmt: skip
         await tx.db.execute(WRITE_TIMELINE, *_columns(rows))
+
+
+async def write_care(tx: Tx, batch: Batch[CareEvent]) -> None:
+    """Note what was told to customers about their orders; of orders that are not there, nothing."""
+    rows = [
+        (
+            message.event.order_id, message.sequence, type(message.event).__name__, message.id,
+            message.event.model_dump(mode="json", exclude={"order_id", "occurred_at"}, exclude_none=True),
+            message.event.occurred_at,
+        )
+        for message in batch
+    ]  # fmt: skip
+    await tx.db.execute(WRITE_CARE, *_columns(rows))
 
 
 async def overdue(tx: Tx, until: datetime, partitions: Sequence[int], limit: int) -> list[UUID]:

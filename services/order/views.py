@@ -17,12 +17,25 @@ ORDER = """
 SELECT o.order_id, o.channel, o.external_reference, o.state, o.reason, o.version, o.customer_id, o.recipient_id,
        o.currency, o.expected_total, o.total, o.cancelled_amount, o.cancelled_lines, o.request, o.priced_lines,
        o.identified, o.held, o.deadline_at, o.placed_at, o.recorded_at,
+       o.fulfilment, o.cancellation, o.settled,
        p.payment_id, p.provider, p.amount, p.state AS payment_state, p.captured, p.refunded, p.redirect_url
 FROM orders o LEFT JOIN payments p USING (order_id) WHERE o.order_id = $1
 """
 
+# Own steps by sequence; what the customer was told is sorted in by when that was heard of.
 TIMELINE = """
-SELECT sequence, type, cause, detail, occurred_at, recorded_at FROM timeline WHERE order_id = $1 ORDER BY sequence
+SELECT sequence, type, cause, detail, occurred_at, recorded_at FROM
+    (SELECT sequence, type, cause, detail, occurred_at, recorded_at, recorded_at AS place FROM timeline
+     WHERE order_id = $1
+     UNION ALL
+     SELECT NULL, type, cause, detail || jsonb_build_object('care', sequence), occurred_at, recorded_at, recorded_at
+     FROM care_steps WHERE order_id = $1) AS steps
+ORDER BY place, sequence
+"""
+
+PARCELS = """
+SELECT number, warehouse, items, state, carrier, tracking, promised_at, late FROM parcels WHERE order_id = $1
+ORDER BY number
 """
 
 LIST = """
@@ -42,9 +55,9 @@ COUNTS = "SELECT state, count(*) AS orders FROM orders GROUP BY state"
 
 
 class Step(BaseModel):
-    """One event of the order; ``after_ms`` is the time since the order was recorded."""
+    """One event; ``after_ms`` is the time since the order was recorded. What is not the order's own has no sequence."""
 
-    sequence: int
+    sequence: int | None
     type: str
     cause: UUID
     detail: dict[str, Any]
@@ -76,6 +89,19 @@ class PaymentView(BaseModel):
     redirect_url: str | None = None
 
 
+class ParcelView(BaseModel):
+    """``items``: units by SKU; ``state`` as of ``services.order.state.Parcel``."""
+
+    number: int
+    warehouse: str
+    items: dict[str, int]
+    state: str
+    carrier: str | None
+    tracking: str | None
+    promised_at: datetime | None
+    late: bool
+
+
 class Summary(BaseModel):
     order_id: UUID
     channel: str
@@ -101,6 +127,10 @@ class OrderView(Summary):
     deadline_at: datetime | None
     lines: list[Line]
     payment: PaymentView | None
+    fulfilment: str
+    parcels: list[ParcelView]
+    cancellation_pending: bool = False  # the carrier is asked to give parcels back
+    settled: bool
     timeline: list[Step]
 
 
@@ -133,7 +163,9 @@ async def order(db: Connection, order_id: UUID) -> OrderView | None:
         **_summary(row), version=row["version"], recipient_id=row["recipient_id"],
         expected_total=row["expected_total"], quote_id=row["request"].get("quote_id"),
         waiting_for=waiting.get(row["state"], []), deadline_at=row["deadline_at"],
-        lines=lines, payment=payment, timeline=timeline,
+        lines=lines, payment=payment, fulfilment=row["fulfilment"],
+        parcels=[ParcelView(**parcel) for parcel in await db.fetch(PARCELS, order_id)],
+        cancellation_pending=row["cancellation"] is not None, settled=row["settled"], timeline=timeline,
     )  # fmt: skip
 
 

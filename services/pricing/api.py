@@ -8,7 +8,7 @@ from typing import Annotated
 
 from fastapi import APIRouter, Header, Query
 
-from services.pricing import api_quotes, api_rules, bodies, catalogue, commands
+from services.pricing import api_demand, api_quotes, api_rules, bodies, catalogue, commands
 from services.pricing.bodies import ListCode, PricesAsked, PricesChanged, Sku
 from services.pricing.settings import QUOTE_MINUTES
 from shared import idempotency, paging
@@ -24,7 +24,12 @@ EPOCH = datetime.fromtimestamp(0, UTC)
 
 
 def routes(database: Database, quote_minutes: int = QUOTE_MINUTES) -> Sequence[APIRouter]:
-    return (api_quotes.routes(database, quote_minutes), _prices(database), *api_rules.routes(database))
+    return (
+        api_quotes.routes(database, quote_minutes),
+        _prices(database),
+        api_demand.routes(database),
+        *api_rules.routes(database),
+    )
 
 
 def _prices(database: Database) -> APIRouter:

@@ -104,6 +104,7 @@ def _shown(quote: Quote) -> QuoteShown:
         lines=[explained(line) for line in priced.lines],
         discount=priced.discount,
         points_value=priced.points_value,
+        point_value=priced.point_value,
         tax=priced.tax,
         total=priced.total,
     )

@@ -82,6 +82,9 @@ class QuoteShown(BaseModel):
     lines: list[QuotedLine]
     discount: Decimal
     points_value: Decimal
+    point_value: Annotated[
+        Decimal | None, Field(description="of one point, in major units; not known of quotes made by an older release")
+    ]
     tax: Decimal
     total: Decimal
 

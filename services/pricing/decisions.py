@@ -129,6 +129,7 @@ def _answer(book: Book, order: OrderPlaced, recorded_at: datetime) -> OrderPrice
         case Refusal(reason=reason, detail=detail):
             return PriceRefused(occurred_at=order.occurred_at, order_id=order.order_id, reason=reason, detail=detail)
         case priced:
+            point_value = priced.point_value
             return OrderPriced(
                 occurred_at=order.occurred_at,
                 order_id=order.order_id,
@@ -141,4 +142,5 @@ def _answer(book: Book, order: OrderPlaced, recorded_at: datetime) -> OrderPrice
                 total=priced.total,
                 coupon=priced.coupon,
                 quote_id=order.quote_id,
+                point_value=book.rules.point_value(order.currency) if point_value is None else point_value,
             )

@@ -1,18 +1,19 @@
-"""What comes in: orders, customers' tiers, and the product master."""
+"""What comes in: orders, customers' tiers, the product master, and how much is asked for."""
 
 from __future__ import annotations
 
 from uuid import UUID
 
-from services.pricing import catalogue, store
+from services.pricing import catalogue, demand_store, store
 from services.pricing.decisions import decide
 from shared.consume import Consumers
 from shared.events.customer import CustomerEvent, CustomerRegistered, TierChanged
 from shared.events.inventory import ItemEvent, ItemRegistered
 from shared.events.order import OrderEvent
+from shared.events.pricing import DemandEvent
 from shared.messages import Batch
 from shared.postgres import Tx
-from shared.topics import CUSTOMERS, ITEMS, ORDERS, QUOTES
+from shared.topics import CUSTOMERS, DEMAND, ITEMS, ORDERS, QUOTES
 
 consumers = Consumers()
 
@@ -53,3 +54,9 @@ async def learn_tax_classes(tx: Tx, batch: Batch[ItemEvent]) -> None:
             case _:
                 pass
     await catalogue.learn_tax_classes(tx, items)
+
+
+@consumers.on(DEMAND)
+async def learn_demand(tx: Tx, batch: Batch[DemandEvent]) -> None:
+    """Keep the latest measurement of every window. It decides nothing: prices do not follow a signal."""
+    await demand_store.save(tx, demand_store.latest(batch))

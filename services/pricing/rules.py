@@ -38,6 +38,7 @@ class Priced:
     tax: Decimal
     total: Decimal
     coupon: str | None
+    point_value: Decimal | None = None  # of one point, in major units; quotes of an earlier release lack it
 
 
 @dataclass(frozen=True)
@@ -61,6 +62,9 @@ class Rules:
         default_factory=dict[tuple[str, str], Sequence[tuple[date, Decimal]]]
     )  # country, tax class: valid from, percent; latest first
     point_values: Mapping[str, Decimal] = field(default_factory=dict[str, Decimal])
+
+    def point_value(self, currency: str) -> Decimal:
+        return self.point_values.get(currency, POINT_VALUE)
 
     def tax_percent(self, sku: str, country: str, at: datetime) -> Decimal:
         rates = self.tax_rates.get((country, self.tax_classes.get(sku, STANDARD_TAX_CLASS)), ())
@@ -95,7 +99,8 @@ def price(rules: Rules, ask: Ask) -> Priced | Refusal:
     by_tier, by_coupon = stacked(values, listed, rule, coupon, ask.currency)
     totals = [value - one - other for value, one, other in zip(values, by_tier, by_coupon, strict=True)]
     worth = sum(totals, ZERO)
-    points_value = round_money(ask.points * rules.point_values.get(ask.currency, POINT_VALUE), ask.currency)
+    point_value = rules.point_value(ask.currency)
+    points_value = round_money(ask.points * point_value, ask.currency)
     if points_value > worth:
         return Refusal("points_exceed_total", f"{ask.points} points are worth {points_value}, the order {worth}")
 
@@ -112,6 +117,7 @@ def price(rules: Rules, ask: Ask) -> Priced | Refusal:
         tax=sum((line.tax for line in lines), ZERO),
         total=worth - points_value,
         coupon=coupon.code if coupon is not None else None,
+        point_value=point_value,
     )
 
 

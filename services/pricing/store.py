@@ -121,7 +121,9 @@ async def load(tx: Tx, events: Iterable[OrderEvent]) -> Book:
         {code for code, _ in held} | {ask.coupon for ask in asks if ask.coupon is not None},
         {buyer for _, buyer in held if buyer} | {ask.customer_id for ask in asks if ask.customer_id},
     )  # fmt: skip
-    rules = await _rules(tx.db, [Ask.of(order) for order in new if order.quote_id is None], coupons)
+    old = {quote.quote_id for quote in quoted.values() if quote.priced.point_value is None}
+    priced_now = [Ask.of(order) for order in new if order.quote_id is None or order.quote_id in old]
+    rules = await _rules(tx.db, priced_now, coupons)
     buyers = {order_id: order.customer_id for order_id, order in placed.items()}
     return Book(rules=rules, orders=known, buyers=buyers, quotes=quoted)
 

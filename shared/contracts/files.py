@@ -13,7 +13,7 @@ from typing import Any
 
 from shared.contracts import asyncapi, compatibility, flows, golden, openapi, schemas
 from shared.contracts.services import all_parts
-from shared.topics import DOMAIN_TOPICS
+from shared.topics import TOPICS
 
 Json = dict[str, Any]
 ROOT = Path(__file__).resolve().parents[2]
@@ -29,7 +29,7 @@ def contracts() -> Mapping[str, str]:
     version = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"]
     written: dict[str, Any] = {}
     for folder, public, title in (("", True, "Isthmus"), ("internal/", False, "Isthmus, internal topics")):
-        topics = [topic for topic in DOMAIN_TOPICS if topic.public == public]
+        topics = [topic for topic in TOPICS if topic.public == public]
         written[f"{folder}asyncapi.json"] = asyncapi.document(topics, services, version, title)
         for topic in topics:
             for type_, event in topic.events.items():
@@ -43,10 +43,10 @@ def contracts() -> Mapping[str, str]:
 def pictures() -> Mapping[Path, str]:
     """The text of the files that hold the picture of the flows."""
     services, readme = all_parts(), ROOT / "README.md"
-    drawn = flows.picture(DOMAIN_TOPICS, services)
+    drawn = flows.picture(TOPICS, services)
     return {
         readme: flows.in_readme(readme.read_text(), drawn),
-        ROOT / "docs/flows.md": flows.page(DOMAIN_TOPICS, services),
+        ROOT / "docs/flows.md": flows.page(TOPICS, services),
     }
 
 

@@ -45,6 +45,9 @@ here is there for subscribers. Each handler reads all of its topics in one trans
 | --- | --- | --- | --- |
 {chr(10).join(rows)}
 
+Demand is measured by a process of its own, `services/pricing/demand`: it reads `order.order`, counts what it says to
+itself on `pricing.demand-line`, and publishes `pricing.demand`.
+
 What a service cannot read goes to its dead letters, `isthmus.<service>.dead-letter.v1`.
 
 ## Handlers

@@ -39,7 +39,10 @@ SAMPLES: Mapping[str, Any] = {
     "name": "Red lamp", "category": "lamps", "supplier": "Glow & Sons", "unit": "box", "weight": 850,
     "tax_class": "reduced", "active": False, "unit_cost": "18.20", "unit_price": "39.90", "price_list": "retail",
     "sku": "RED-LAMP", "warehouse": "MAIN", "available": 3, "known": False, "reason": "requested", "detail": "",
-    "trigger": "order_refused",
+    "trigger": "order_refused", "template": "order_refused", "fee": "0.87", "parcel": 1, "parcels": [1],
+    "carrier": "post", "tracking": "JJD0003933", "promised_at": "2026-03-03T17:00:00Z", "price": "4.20",
+    "point_value": "0.01", "earned": 47, "redeemed": 100, "pinned": True, "orders": 2, "units": 5, "line": 1,
+    "quantity": 2, "window_start": "2026-03-01T12:00:00Z", "window_end": "2026-03-01T12:05:00Z",
 }  # fmt: skip
 # What differs from line to line.
 ROWS: tuple[Mapping[str, Any], ...] = (
@@ -54,6 +57,8 @@ SPECIAL: Mapping[str, Mapping[str, Any]] = {
     "OrderRejected": {"reason": "stock", "detail": "RED-LAMP"},
     "OrderLinesCancelled": {
         "lines": [{"line": 2, "sku": "BLUE-CUP", "quantity": 1, "amount": "6.53"}], "amount": "6.53",
+        "allocations": [{"sku": "BLUE-CUP", "warehouse": "NORTH", "quantity": 1}], "tax": "1.04", "discount": "0.73",
+        "points_value": "0.14", "points": 14,
     },
     "OrderCancelled": {"reason": "merchant"},
     "PaymentDeclined": {"reason": "card_declined"},
@@ -64,6 +69,9 @@ SPECIAL: Mapping[str, Mapping[str, Any]] = {
     "TierChanged": {"tier": "silver"},
     "CustomerRegistered": {"tier": "silver"},
     "CareTriggered": {"reason": "stock"},
+    "CareSent": {"channel": "email"},
+    "CareFailed": {"reason": "opted_out"},
+    "ParcelRefused": {"reason": "Address not served"},
 }  # fmt: skip
 
 

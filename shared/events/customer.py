@@ -9,7 +9,7 @@ from shared.messages import Event
 
 
 class BuyerIdentified(Event):
-    """We know who placed the order and where it goes; the points it redeems are held."""
+    """We know who placed the order and where it goes; the points it redeems are taken off the customer's balance."""
 
     order_id: UUID
     customer_id: UUID
@@ -27,14 +27,23 @@ class BuyerRefused(Event):
 
 
 class PointsReleased(Event):
-    """The points held for the order are the customer's again."""
+    """Points that the order had taken are the customer's again: all of them, or a cancelled part's."""
 
     order_id: UUID
     customer_id: UUID
     points: int
 
 
-IdentificationEvent = BuyerIdentified | BuyerRefused | PointsReleased
+class PointsSettled(Event):
+    """The delivered order has earned these points; those that it had ``redeemed`` are spent for good."""
+
+    order_id: UUID
+    customer_id: UUID
+    earned: int
+    redeemed: int = 0
+
+
+IdentificationEvent = BuyerIdentified | BuyerRefused | PointsReleased | PointsSettled
 
 
 class CustomerRegistered(Event):
@@ -47,8 +56,11 @@ class CustomerRegistered(Event):
 
 
 class TierChanged(Event):
+    """``pinned``: put there by somebody, and kept whatever is bought."""
+
     customer_id: UUID
     tier: str
+    pinned: bool = False
 
 
 class ConsentChanged(Event):

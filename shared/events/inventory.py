@@ -46,7 +46,25 @@ class StockReleased(Event):
     allocations: tuple[Allocation, ...]
 
 
-HoldEvent = StockHeld | StockRefused | StockReleased
+class IssuedLine(Value):
+    """Units that left a warehouse, and what one of them had cost: its moving average, absent where nobody knows it."""
+
+    sku: str
+    warehouse: str
+    quantity: int
+    unit_cost: Decimal | None = None
+    currency: str | None = None
+
+
+class StockIssued(Event):
+    """What was held for the order's ``parcel`` has left the warehouse with it."""
+
+    order_id: UUID
+    parcel: int
+    lines: tuple[IssuedLine, ...]
+
+
+HoldEvent = StockHeld | StockRefused | StockReleased | StockIssued
 
 
 class WarehouseLevel(Value):

@@ -68,6 +68,7 @@ class PaymentCaptured(Event):
     currency: str
     provider: str
     late: bool = False  # after the order had ended: a refund follows
+    fee: Decimal = Decimal(0)  # what the provider, or the channel of a prepaid order, keeps of it
 
 
 class PaymentDeclined(Event):
@@ -110,13 +111,32 @@ class CancelledLine(Value):
     amount: Decimal
 
 
+class HeldUnits(Value):
+    """Units of a SKU that are held for an order in one warehouse."""
+
+    sku: str
+    warehouse: str
+    quantity: int
+
+
 class OrderLinesCancelled(Event):
-    """Part of a confirmed order was cancelled before shipment; what was paid for it goes back."""
+    """Part of a confirmed order is not delivered; what was paid for it goes back: ``amount``, and ``points``.
+
+    ``reason`` is requested, undeliverable (the carrier refused the parcel) or lost. ``allocations`` are the held units
+    that this sets free: none for a lost parcel, and left to inventory where absent. ``tax``, ``discount`` and
+    ``points_value`` are the cancelled lines' share of the order's.
+    """
 
     order_id: UUID
     lines: tuple[CancelledLine, ...]
     amount: Decimal
     currency: str
+    reason: str = "requested"
+    allocations: tuple[HeldUnits, ...] | None = None
+    tax: Decimal = Decimal(0)
+    discount: Decimal = Decimal(0)
+    points_value: Decimal = Decimal(0)
+    points: int = 0
 
 
 class OrderRejected(Event):
@@ -141,6 +161,107 @@ class OrderExpired(Event):
     waiting_for: tuple[str, ...] = ()
 
 
+class ParcelItem(Value):
+    sku: str
+    quantity: int
+
+
+class ParcelBooked(Event):
+    """A carrier will collect a parcel of the order; ``parcel`` counts from 1 within it.
+
+    ``promised_at`` is when the carrier means to have delivered it, ``price`` what it asks for that.
+    """
+
+    order_id: UUID
+    parcel: int
+    warehouse: str
+    carrier: str
+    tracking: str
+    items: tuple[ParcelItem, ...]
+    promised_at: datetime | None = None
+    price: Decimal = Decimal(0)
+    currency: str
+
+
+class ParcelRecalled(Event):
+    """A booking was undone before the carrier had collected the parcel; ``price`` is no longer owed."""
+
+    order_id: UUID
+    parcel: int
+    price: Decimal = Decimal(0)
+    currency: str
+
+
+class ParcelRefused(Event):
+    """The carrier does not take the parcel, as where there is no such address: an anomaly."""
+
+    order_id: UUID
+    parcel: int
+    reason: str
+
+
+class ParcelShipped(Event):
+    """The goods have left ``warehouse``; told by the carrier, or by the channel that ships its orders itself."""
+
+    order_id: UUID
+    parcel: int
+    warehouse: str
+    carrier: str
+    tracking: str | None = None
+    items: tuple[ParcelItem, ...]
+
+
+class ParcelDelivered(Event):
+    order_id: UUID
+    parcel: int
+
+
+class ParcelLate(Event):
+    """The parcel has not come by the time the carrier had promised: an anomaly, told once."""
+
+    order_id: UUID
+    parcel: int
+    promised_at: datetime
+
+
+class ParcelLost(Event):
+    """The parcel will not come: an anomaly. What was paid for it goes back."""
+
+    order_id: UUID
+    parcel: int
+    items: tuple[ParcelItem, ...]
+
+
+class CancellationRequested(Event):
+    """The order, or lines of it, are to be cancelled as soon as the carrier has given these parcels back."""
+
+    order_id: UUID
+    parcels: tuple[int, ...]
+    reason: str = "requested"
+
+
+class CancellationRefused(Event):
+    """Too late: the carrier has collected the parcel. What has left is returned, not cancelled."""
+
+    order_id: UUID
+    parcel: int | None = None
+
+
+class OrderSettled(Event):
+    """Everything that was not cancelled has been delivered; ``amount`` is what the order has brought in the end."""
+
+    order_id: UUID
+    customer_id: UUID
+    amount: Decimal
+    currency: str
+
+
+class OrderClosed(Event):
+    """Delivered, paid, in the books: nothing is left to be done."""
+
+    order_id: UUID
+
+
 OrderEvent = (
     OrderPlaced
     | PaymentRequested
@@ -151,6 +272,17 @@ OrderEvent = (
     | PaymentRefunded
     | OrderConfirmed
     | OrderLinesCancelled
+    | ParcelBooked
+    | ParcelRecalled
+    | ParcelRefused
+    | ParcelShipped
+    | ParcelDelivered
+    | ParcelLate
+    | ParcelLost
+    | CancellationRequested
+    | CancellationRefused
+    | OrderSettled
+    | OrderClosed
     | OrderRejected
     | OrderCancelled
     | OrderExpired

@@ -44,6 +44,7 @@ class OrderPriced(Event):
     total: Decimal
     coupon: str | None = None
     quote_id: UUID | None = None  # whose price this is; absent where it was priced when it came
+    point_value: Decimal | None = None  # what a point is worth in this currency, in major units
 
 
 class PriceRefused(Event):
@@ -79,3 +80,29 @@ class PriceChanged(Event):
 
 
 PriceEvent = PriceChanged
+
+
+class LineDemanded(Event):
+    """A line of an order, by SKU: what demand is counted from. Said by the demand process to itself."""
+
+    sku: str
+    order_id: UUID
+    line: int
+    quantity: int
+
+
+class DemandMeasured(Event):
+    """How many units of a SKU were asked for in a window of business time, whether or not there was stock.
+
+    A signal, not a count: after a crash of the process that measures it, the window at hand may be wrong, the next is
+    right. A later event of the same window replaces an earlier one.
+    """
+
+    sku: str
+    window_start: datetime
+    window_end: datetime
+    units: int
+    orders: int
+
+
+DemandEvent = DemandMeasured

@@ -13,7 +13,7 @@ from jsonschema import Draft202012Validator
 
 from shared.contracts import files, flows
 from shared.contracts.services import all_parts
-from shared.topics import DOMAIN_TOPICS, SERVICES
+from shared.topics import SERVICES, TOPICS
 
 Json = dict[str, Any]
 ASYNCAPI = ("asyncapi.json", "internal/asyncapi.json")
@@ -76,9 +76,9 @@ def test_every_message_is_as_described(path: str) -> None:
 def test_every_topic_event_and_consumer_is_described_once() -> None:
     documents = [document(path) for path in ASYNCAPI]
     channels = [name for one in documents for name in one["channels"]]
-    assert sorted(channels) == sorted(topic.name for topic in DOMAIN_TOPICS)
+    assert sorted(channels) == sorted(topic.name for topic in TOPICS)
     assert {name for name in channels if name in documents[1]["channels"]} == {
-        topic.name for topic in DOMAIN_TOPICS if not topic.public
+        topic.name for topic in TOPICS if not topic.public
     }
     for one in documents:
         told = {ref["$ref"] for channel in one["channels"].values() for ref in channel["messages"].values()}
@@ -89,12 +89,12 @@ def test_every_topic_event_and_consumer_is_described_once() -> None:
 
 
 def test_the_picture_shows_every_service_topic_and_handler() -> None:
-    page = flows.page(DOMAIN_TOPICS, all_parts())
+    page = flows.page(TOPICS, all_parts())
     assert list(all_parts()) == list(SERVICES)
     for name, parts in all_parts().items():
         for one in parts.consumers.subscriptions:
             assert f"- **{name}** `{one.name}`: {(one.handle.__doc__ or '?').splitlines()[0]}" in page
-    for topic in DOMAIN_TOPICS:
+    for topic in TOPICS:
         assert f"`{topic.name}`" in page
 
 

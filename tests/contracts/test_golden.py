@@ -16,11 +16,11 @@ from shared import envelope
 from shared.contracts import golden, schemas
 from shared.contracts.files import CONTRACTS, RELEASED
 from shared.messages import Event, Message, Topic
-from shared.topics import DOMAIN_TOPICS, ORDERS
+from shared.topics import ORDERS, TOPICS
 
 Json = dict[str, Any]
 EVENTS: dict[str, tuple[Topic[Any], type[Event]]] = {
-    type_: (topic, event) for topic in DOMAIN_TOPICS for type_, event in topic.events.items()
+    type_: (topic, event) for topic in TOPICS for type_, event in topic.events.items()
 }
 FILES = sorted(CONTRACTS.glob("**/golden/*.json"))
 

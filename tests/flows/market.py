@@ -24,11 +24,14 @@ T = TypeVar("T")
 ENVIRONMENT = {
     "order": {
         "ISTHMUS_ANSWER_DEADLINE": "30", "ISTHMUS_PAYMENT_DEADLINE": "20", "ISTHMUS_PAYMENTS_TIMEOUT": "1.5",
+        "ISTHMUS_CARRIER_TIMEOUT": "1.5",
     },
     "issuer": {"ISSUER_ALLOW_LIFETIME": "1"},
     "payments": {"SANDBOX_TIMEOUT_SECONDS": "3", "SANDBOX_SLOW_SECONDS": "0.7"},
+    "carrier": {"SANDBOX_MOVES_BY_ITSELF": "false", "SANDBOX_PROMISE_SECONDS": "3600", "SANDBOX_TIMEOUT_SECONDS": "3"},
 }  # fmt: skip
 OPEN = ("placed", "paying")
+AFTERWARDS = ("CancellationRequested", "CancellationRefused", "OrderSettled", "OrderClosed")
 ANY = range(100, 600)  # every status is an answer
 
 
@@ -88,11 +91,11 @@ class Market:
         await self.stock({lamp: ("24.90", lamps), cup: ("6.50", cups)})
         return lamp, cup
 
-    async def stock(self, goods: Mapping[str, tuple[str, int]]) -> None:
+    async def stock(self, goods: Mapping[str, tuple[str, int]], warehouse: str = "leeds") -> None:
         """New products with price and units, known to all services when this returns."""
         items = [{"sku": sku, "name": "A thing"} for sku in goods]
         receipts = [
-            {"sku": sku, "warehouse": "leeds", "quantity": units, "unit_cost": "3.00", "currency": "GBP"}
+            {"sku": sku, "warehouse": warehouse, "quantity": units, "unit_cost": "3.00", "currency": "GBP"}
             for sku, (_, units) in goods.items()
             if units
         ]
@@ -201,6 +204,66 @@ class Market:
 
         await until(f"order {order_id} holds nothing", nothing_kept)
 
+    # The carrier
+
+    async def carrier(self, method: str, path: str, **request: Any) -> httpx2.Response:
+        key = self.platform.stack.secrets["carrier_api_key"]
+        return await self.ask("carrier", method, path, headers={"Authorization": f"Bearer {key}"}, **request)
+
+    @asynccontextmanager
+    async def carrier_that(self, **behaviour: float):
+        """The carrier behaves so inside the block; outside, parcels stay where they are until they are moved."""
+        await self.carrier("PUT", "/sandbox/behaviour", json=behaviour)
+        try:
+            yield
+        finally:
+            await self.carrier("PUT", "/sandbox/behaviour", json={})
+
+    async def at_carrier(self, order_id: str) -> list[dict[str, Any]]:
+        """The carrier's parcels of an order that it was not asked to forget, the first one first."""
+        log: list[dict[str, Any]] = await self.platform.provider("carrier", "/v1/parcels")
+        own = [one for one in log if one["reference"].startswith(f"{order_id}/") and one["status"] != "cancelled"]
+        return sorted(own, key=lambda one: one["reference"])
+
+    async def booked(self, order_id: str, parcels: int = 1) -> Any:
+        """The order once all its parcels are booked."""
+        await self.parcels(order_id, *["booked"] * parcels)
+        return await self.look(order_id)
+
+    async def parcels(self, order_id: str, *states: str, seconds: float = 15) -> Any:
+        """The order once its parcels are in these states, as ordered by number; dropped ones do not count."""
+
+        async def there() -> Any:
+            order = await self.look(order_id)
+            now = [one["state"] for one in order["parcels"] if one["state"] != "dropped"]
+            return order if now == list(states) else None
+
+        return await until(f"parcels of {order_id} are {states}", there, seconds)
+
+    async def move(self, order_id: str, status: str, number: int = 1) -> None:
+        """Something happens to the order's parcel now."""
+        parcel = next(one for one in await self.at_carrier(order_id) if one["reference"].split("/")[1] == str(number))
+        answer = await self.carrier("POST", f"/sandbox/parcels/{parcel['id']}/status", json={"status": status})
+        assert answer.is_success, answer.text
+
+    async def ended(self, order_id: str, state: str, seconds: float = 20) -> Any:
+        """The order once it is in this state."""
+
+        async def there() -> Any:
+            order = await self.look(order_id)
+            return order if order["state"] == state else None
+
+        return await until(f"order {order_id} is {state}", there, seconds)
+
+    async def books(self, order_id: str) -> dict[str, Decimal]:
+        """The balances of the order's accounts."""
+        params = {"order_id": order_id, "limit": 500}
+        found: dict[str, Decimal] = {}
+        for one in (await self.platform.ask("order", "GET", "/ledger/journal", params=params)).json()["items"]:
+            amount = Decimal(one["debit"]) - Decimal(one["credit"])
+            found[one["account"]] = found.get(one["account"], Decimal(0)) + amount
+        return {account: amount for account, amount in found.items() if amount}
+
     # The provider
 
     async def provider(self, method: str, path: str, **request: Any) -> httpx2.Response:
@@ -216,11 +279,11 @@ class Market:
         finally:
             await self.provider("PUT", "/sandbox/behaviour", json={})
 
-    async def all_notices_delivered(self) -> None:
+    async def all_notices_delivered(self, of: str = "payments") -> None:
         async def none_waits() -> bool:
-            return not (await self.ask("payments", "GET", "/health")).json()["webhooks_waiting"]
+            return not (await self.ask(of, "GET", "/health")).json()["webhooks_waiting"]
 
-        await until("all notices of the provider are delivered", none_waits)
+        await until(f"all notices of {of} are delivered", none_waits)
 
     # All of it
 
@@ -244,4 +307,9 @@ class Market:
 
 
 def steps(order: Any) -> list[str]:
+    """What happened to the order until it was confirmed or ended: neither parcels nor care."""
+    return [name for name in journey(order) if name not in AFTERWARDS and not name.startswith(("Parcel", "Care"))]
+
+
+def journey(order: Any) -> list[str]:
     return [step["type"] for step in order["timeline"]]

@@ -5,20 +5,32 @@ from __future__ import annotations
 from collections.abc import Sequence
 from decimal import Decimal
 
-from services.order.decisions import Answer, Order, PaymentReport, Refusal, cancel, decide, expire, refunded, settle
+from services.order.cancellations import Refusal, cancel
+from services.order.decisions import decide, expire, finish
+from services.order.payments.decisions import PaymentReport, refunded, settle
+from services.order.settlement.decisions import post
+from services.order.state import Answer, Order
 from shared.events.order import OrderEvent
 from tests.support.orders import NOW, held, identified, order_id, priced
 
 
 def new_order(*, prepaid: bool = False, expected_total: str | None = None) -> Order:
     expected = None if expected_total is None else Decimal(expected_total)
-    return Order(order_id(), "shop", "EUR", expected, prepaid, version=1)
+    return Order(order_id(), "shop", "EUR", expected_total=expected, prepaid=prepaid, version=1)
 
 
 def evolved(order: Order, events: Sequence[OrderEvent]) -> list[OrderEvent]:
-    for event in events:
-        order.evolve(event)
-    return list(events)
+    """These events and what follows from them at once, as the store applies them; each balances in the books."""
+    said: list[OrderEvent] = []
+    pending = list(events) or finish(order, NOW)
+    while pending:
+        for event in pending:
+            for posting in post(order, event):
+                assert sum(posting.amounts.values()) == 0
+            order.evolve(event)
+        said += pending
+        pending = finish(order, NOW)
+    return said
 
 
 def heard(order: Order, *answers: Answer) -> list[OrderEvent]:

@@ -66,8 +66,10 @@ def buyer_refused() -> BuyerRefused:
 
 
 def held(order: UUID | None = None) -> StockHeld:
+    """A lamp in Berlin, two cups in Graz."""
     lamp = Allocation(sku="RED-LAMP", warehouse="BER", quantity=1)
-    return StockHeld(occurred_at=NOW, order_id=order or order_id(), allocations=(lamp,))
+    cups = Allocation(sku="BLUE-CUP", warehouse="GRZ", quantity=2)
+    return StockHeld(occurred_at=NOW, order_id=order or order_id(), allocations=(lamp, cups))
 
 
 def stock_refused() -> StockRefused:

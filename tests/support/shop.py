@@ -23,6 +23,7 @@ from services.order.payments import webhooks
 from services.order.payments.provider import Provider
 from services.order.payments.sandbox import SandboxProvider
 from services.order.settings import OrderSettings
+from services.order.settlement import api as ledger
 from shared.app import build_app
 from shared.health import Health
 from shared.postgres import Database
@@ -37,7 +38,9 @@ PRIVATE_KEY = PrivateKey(b"k" * 32)
 
 SETTINGS = OrderSettings(
     database_url="", kafka_bootstrap_servers="", auth_issuer=ISSUER, auth_jwks_url="", payments_url="",
-    payments_api_key="merchant", payments_webhook_secret=SECRET, fingerprint_key="a fingerprint key",
+    payments_api_key="merchant", payments_webhook_secret=SECRET, fingerprint_key="a fingerprint key", carrier_url="",
+    carrier_api_key="merchant", carrier_webhook_secret=SECRET, auth_token_url="", client_id="order",
+    client_secret=SecretStr(""), customer_url="",
 )  # fmt: skip
 
 
@@ -115,7 +118,11 @@ async def timeline(database: Database, order_id: UUID) -> list[str]:
 
 
 def app_of(database: Database, issuer: Issuer, provider: Provider | None = None) -> FastAPI:
-    routers = [*routes(database, SETTINGS), *([webhooks.routes(database, provider)] if provider else [])]
+    routers = [
+        *routes(database, SETTINGS),
+        *ledger.routes(database),
+        *([webhooks.routes(database, provider)] if provider else []),
+    ]
     app = build_app("order", routers, Health())
     app.state.authenticator = issuer.authenticator()
     return app

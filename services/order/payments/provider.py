@@ -6,7 +6,7 @@ from decimal import Decimal
 from typing import Protocol
 from uuid import UUID
 
-from services.order.decisions import PaymentReport
+from services.order.payments.decisions import PaymentReport
 
 
 class UnknownOutcomeError(Exception):

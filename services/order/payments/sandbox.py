@@ -11,7 +11,7 @@ from pydantic import BaseModel, ValidationError
 from standardwebhooks import Webhook
 from standardwebhooks.webhooks import WebhookVerificationError
 
-from services.order.decisions import PaymentReport
+from services.order.payments.decisions import PaymentReport
 from services.order.payments.provider import UnknownOutcomeError
 
 
@@ -22,10 +22,11 @@ class _Payment(BaseModel):
     reference: str
     decline_code: str | None = None
     redirect_url: str | None = None
+    fee: Decimal = Decimal(0)
 
     def report(self) -> PaymentReport:
         reason = (self.decline_code or "").replace("\0", "")[:200]
-        return PaymentReport(self.status, self.amount, self.id, reason, self.redirect_url)
+        return PaymentReport(self.status, self.amount, self.id, reason, self.redirect_url, self.fee)
 
 
 class _Notice(BaseModel):

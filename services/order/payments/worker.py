@@ -1,28 +1,19 @@
-"""Calls to the provider: claimed in one transaction, made outside of any, their outcomes stored in another.
-
-A claim is a lease: a worker that dies leaves a payment that another asks about once the lease has run out.
-Unknown is resolved by look-up, then by asking again with the same key; never by a new key.
-"""
+"""Calls to the provider. Unknown is resolved by look-up, then by asking again with the same key; never by a new key."""
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Coroutine
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from decimal import Decimal
-from typing import Any
 from uuid import UUID, uuid5
 
 from services.order import store
-from services.order.decisions import PaymentReport, refunded, settle
+from services.order.payments.decisions import PaymentReport, refunded, settle
 from services.order.payments.provider import Provider, UnknownOutcomeError
-from shared.postgres import Database, Row, is_infrastructure
+from shared.calls import LEASE_SECONDS, Call, Calls, backoff
+from shared.postgres import Database, Row
 from shared.telemetry import log
-from shared.work import Worker
-
-IN_FLIGHT = 64
-LEASE_SECONDS = 30
 
 CLAIM_PAYMENTS = """
 UPDATE payments SET due_at = now() + $2 * interval '1 second', attempts = attempts + 1
@@ -64,53 +55,25 @@ class Outcome:
     refund_id: UUID | None = None
 
 
-class PaymentWorker:
-    """Two loops: one claims and calls, the other stores outcomes, many in one transaction."""
+class PaymentCalls:
+    """Asks the provider for payments and refunds that are due."""
 
     def __init__(self, database: Database, provider: Provider):
         self._database = database
         self._provider = provider
-        self._calls: set[asyncio.Task[None]] = set()
-        self._outcomes: list[Outcome] = []
-        self._more = False  # payments were left unclaimed for want of room
-        self.calling = Worker("payments", self._claim, every=1.0)
-        self.storing = Worker("payment outcomes", self._store, every=1.0)
+        self.calls = Calls[Outcome]("payments", self._claim, lambda outcomes: apply(database, outcomes))
 
     async def close(self) -> None:
-        """Let the calls under way end, and store what came of them."""
-        if self._calls:
-            await asyncio.wait(self._calls, timeout=6)
-        await self._store()
+        await self.calls.close()
         await self._provider.close()
 
-    async def _claim(self) -> bool:
-        room = IN_FLIGHT - len(self._calls)
-        if room <= 0:
-            self._more = True
-            return False  # the next call that ends wakes this up
+    async def _claim(self, room: int) -> Sequence[Call[Outcome]]:
         async with self._database.transaction() as tx:
             payments = await tx.db.fetch(CLAIM_PAYMENTS, room, LEASE_SECONDS)
             refunds = await tx.db.fetch(CLAIM_REFUNDS, room, LEASE_SECONDS)
-        for row in payments:
-            self._call(self._ask_payment(row))
-        for row in refunds:
-            self._call(self._ask_refund(row))
-        self._more = len(payments) == room or len(refunds) == room
-        return False
+        return [*(self._ask_payment(row) for row in payments), *(self._ask_refund(row) for row in refunds)]
 
-    def _call(self, call: Coroutine[Any, Any, None]) -> None:
-        task = asyncio.create_task(call)
-        self._calls.add(task)
-        task.add_done_callback(self._ended)
-
-    def _ended(self, task: asyncio.Task[None]) -> None:
-        self._calls.discard(task)
-        if not task.cancelled() and (error := task.exception()) is not None:
-            log.error("payment call failed; it is asked about again when its lease ends", exc_info=error)
-        if self._more:
-            self.calling.wake()
-
-    async def _ask_payment(self, row: Row) -> None:
+    async def _ask_payment(self, row: Row) -> Outcome | None:
         payment_id: UUID = row["payment_id"]
         try:
             report = await self._outcome(row)
@@ -119,11 +82,10 @@ class PaymentWorker:
                 "payment outcome unknown", payment_id=str(payment_id), attempt=row["attempts"], reason=str(unknown)
             )
             await self._again(ASK_PAYMENT_AGAIN, payment_id, row["attempts"])
-            return
-        self._outcomes.append(Outcome(row["order_id"], report))
-        self.storing.wake()
+            return None
         if report.status in ("pending", "requires_action"):
             await self._again(ASK_PAYMENT_AGAIN, payment_id, row["attempts"] + 3)  # the webhook is faster, if it comes
+        return Outcome(row["order_id"], report)
 
     async def _outcome(self, row: Row) -> PaymentReport:
         payment_id: UUID = row["payment_id"]
@@ -137,7 +99,7 @@ class PaymentWorker:
                 return PaymentReport("cancelled", row["amount"], reason="closed before the provider knew it")
         return await self._provider.charge(payment_id, row["token"] or "", row["amount"], row["currency"])
 
-    async def _ask_refund(self, row: Row) -> None:
+    async def _ask_refund(self, row: Row) -> Outcome | None:
         refund_id: UUID = row["refund_id"]
         amount: Decimal = row["amount"]
         # A no is final for its key: asked again with the same one, the provider would repeat it for ever.
@@ -149,40 +111,16 @@ class PaymentWorker:
                 "refund outcome unknown", refund_id=str(refund_id), attempt=row["attempts"], reason=str(unknown)
             )
             await self._again(ASK_REFUND_AGAIN, refund_id, row["attempts"])
-            return
+            return None
         if done:
-            self._outcomes.append(Outcome(row["order_id"], refund_id=refund_id))
-            self.storing.wake()
-        else:
-            log.error("refund declined; tried again later", refund_id=str(refund_id), declines=row["declines"] + 1)
-            await self._again(REFUND_DECLINED, refund_id, row["attempts"])
+            return Outcome(row["order_id"], refund_id=refund_id)
+        log.error("refund declined; tried again later", refund_id=str(refund_id), declines=row["declines"] + 1)
+        await self._again(REFUND_DECLINED, refund_id, row["attempts"])
+        return None
 
     async def _again(self, query: str, id_: UUID, attempts: int) -> None:
         async with self._database.transaction() as tx:
-            await tx.db.execute(query, id_, min(60, 2 ** min(attempts, 6)) / 2)
-
-    async def _store(self) -> bool:
-        outcomes = self._outcomes[:200]
-        if not outcomes:
-            return False
-        try:
-            await apply(self._database, outcomes)
-        except Exception as error:
-            if is_infrastructure(error):
-                raise
-            await self._store_one_by_one(outcomes)
-        del self._outcomes[: len(outcomes)]
-        return bool(self._outcomes)
-
-    async def _store_one_by_one(self, outcomes: list[Outcome]) -> None:
-        """One outcome cannot be stored: the others must not wait for it. Its lease makes us ask again."""
-        for outcome in outcomes:
-            try:
-                await apply(self._database, [outcome])
-            except Exception as error:
-                if is_infrastructure(error):
-                    raise
-                log.exception("payment outcome could not be stored", order_id=str(outcome.order_id))
+            await tx.db.execute(query, id_, backoff(attempts))
 
 
 async def apply(database: Database, outcomes: list[Outcome]) -> None:
@@ -200,5 +138,5 @@ async def apply(database: Database, outcomes: list[Outcome]) -> None:
                 assert outcome.refund_id is not None
                 events = refunded(order, outcome.refund_id, now)
                 said = f"refund/{outcome.refund_id}"
-            orders.happen(tx, order, events, orders.cause(order.order_id, said))
+            orders.happen(tx, order, events, orders.cause(order.order_id, said), now)
         await store.save(tx, orders)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from decimal import Decimal
 from typing import Any
 from uuid import UUID, uuid4, uuid5
 
@@ -12,7 +13,7 @@ import pytest
 from services.customer import handlers, sealing_keys
 from services.customer.keyring import Keyring
 from services.customer.people import Masks
-from shared.events.order import BuyerSealed, OrderCancelled, SealingKeyRetired
+from shared.events.order import BuyerSealed, OrderCancelled, OrderSettled, SealingKeyRetired
 from shared.messages import Message, Topic
 from shared.postgres import Database
 from shared.sealing import Buyer, Recipient, SealedBuyer, seal
@@ -20,10 +21,15 @@ from shared.topics import IDENTIFICATIONS, INTAKE, ORDERS, RETIRED_KEYS, SEALING
 
 NAMESPACE = UUID(int=0x15)
 NOON = datetime(2010, 12, 1, 12, tzinfo=UTC)
+RECORDED_AT = datetime(2026, 3, 1, 12, tzinfo=UTC)
 MASKS = Masks((r".+@marketplace\.example",))
 NEW_CUSTOMER = """
 INSERT INTO customers (customer_id, version, channel, tier, guest, points_balance, data_key, registered_at)
 VALUES ($1, 1, 'store', 'base', $2, $3, $4, $5)
+"""
+GOODWILL = """
+INSERT INTO points_entries (entry_id, customer_id, points, kind, reason, actor, occurred_at)
+VALUES ($1, $2, $3, 'goodwill', '', 'test', $4)
 """
 RECIPIENT = Recipient(name="Zelda Quist", street="Larkspur Lane 77", city="Ulm", postal_code="89073", country="DE")
 
@@ -52,6 +58,13 @@ class World:
 
     def cancelled(self, order: str) -> Message[Any]:
         return message(ORDERS, OrderCancelled(occurred_at=NOON, order_id=order_id(order)), sequence=2)
+
+    def settled(self, order: str, amount: int, at: datetime = NOON, customer: UUID | None = None) -> Message[Any]:
+        event = OrderSettled(
+            occurred_at=at, order_id=order_id(order), customer_id=customer or UUID(int=7), amount=Decimal(amount),
+            currency="EUR",
+        )  # fmt: skip
+        return message(ORDERS, event, sequence=9)
 
     async def take(self, *batch: Message[Any], keyring: Keyring | None = None) -> None:
         """Give the service a batch, in one transaction."""
@@ -85,6 +98,8 @@ class World:
         _, wrapped = self.keyring.new_data_key(id_)
         async with self.database.transaction() as tx:
             await tx.db.execute(NEW_CUSTOMER, id_, guest, balance, wrapped, NOON)
+            if balance:
+                await tx.db.execute(GOODWILL, uuid4(), id_, balance, NOON)
         return id_
 
 
@@ -96,7 +111,7 @@ def message(topic: Topic[Any], event: Any, sequence: int = 1) -> Message[Any]:
     id_ = uuid5(NAMESPACE, event.model_dump_json())
     return Message(
         id=id_, correlation_id=str(id_), event=event, topic=topic.name, key=topic.key_of(event), sequence=sequence,
-        recorded_at=NOON,
+        recorded_at=RECORDED_AT,
     )  # fmt: skip
 
 

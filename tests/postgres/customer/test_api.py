@@ -17,6 +17,7 @@ from shared.events.customer import ConsentChanged, CustomerRegistered, TierChang
 from shared.health import Health
 from shared.sealing import Buyer
 from shared.topics import CUSTOMERS
+from tests.postgres.customer.conftest import order_id
 
 if TYPE_CHECKING:
     from tests.postgres.customer.conftest import World
@@ -35,7 +36,7 @@ class TokensAreScopes:
 async def http(world: World) -> AsyncIterator[httpx2.AsyncClient]:
     app = build_app("customer", routes(world.database, world.keyring, Masks()), Health())
     app.state.authenticator = TokensAreScopes()
-    bearer = {"Authorization": "Bearer customers:read,customers:write"}
+    bearer = {"Authorization": "Bearer customers:read,customers:write,recipients:read"}
     async with httpx2.AsyncClient(
         transport=httpx2.ASGITransport(app=app), base_url="http://customer", headers=bearer
     ) as client:
@@ -151,10 +152,12 @@ async def test_goodwill_is_given_once_per_key_and_never_taken_from_what_is_held(
     too_much = await http.post(url, json={"points": -201, "reason": "x"}, headers={"Idempotency-Key": "sorry-2"})
     assert (too_much.status_code, too_much.json()["errors"][0]["field"]) == (409, "points")
     less = await http.post(url, json={"points": -200, "reason": "x"}, headers={"Idempotency-Key": "sorry-3"})
-    assert less.json()["points"] == {"balance": 300, "held": 300}
+    assert less.json()["points"] == {"balance": 0, "held": 300}
     entries = (await http.get(url)).json()["items"]
-    assert [(one["points"], one["reason"]) for one in entries] == [(500, "Alice's lamp came late"), (-200, "x")]
-    assert await world.rows("SELECT sum(points) FROM points_entries") == [(300,)]
+    assert [(one["kind"], one["points"], one["balance"], one["reason"]) for one in entries] == [
+        ("goodwill", 500, 500, "Alice's lamp came late"), ("redeemed", -300, 200, None), ("goodwill", -200, 0, "x"),
+    ]  # fmt: skip
+    assert await world.rows("SELECT sum(points) FROM points_entries") == [(0,)]
     assert (await http.post(url, json=goodwill)).status_code == 422
     none = await http.post(url, json={"points": 0, "reason": "x"}, headers={"Idempotency-Key": "sorry-4"})
     assert none.json()["errors"][0]["field"] == "points"
@@ -164,6 +167,58 @@ async def test_a_guest_gets_no_points(world: World, http: httpx2.AsyncClient) ->
     guest = await world.customer(guest=True)
     body, key = {"points": 5, "reason": "x"}, {"Idempotency-Key": "guest"}
     assert (await http.post(f"/customers/{guest}/points", json=body, headers=key)).status_code == 409
+
+
+async def test_points_of_orders_are_read_page_by_page_with_the_balance_each_left(
+    world: World, http: httpx2.AsyncClient
+) -> None:
+    alice = await world.customer(balance=500)
+    await world.take(world.sealed("lamps", customer_id=alice, points=300))
+    await world.take(world.cancelled("lamps"), world.sealed("cups", customer_id=alice, points=500))
+    await world.take(world.settled("cups", 120))
+    seen: list[dict[str, Any]] = []
+    cursor: str | None = None
+    while True:
+        params = {"limit": "2"} | ({"cursor": cursor} if cursor else {})
+        page = (await http.get(f"/customers/{alice}/points", params=params)).json()
+        seen += page["items"]
+        if (cursor := page["next"]) is None:
+            break
+    lamps, cups = str(order_id("lamps")), str(order_id("cups"))
+    assert [(one["kind"], one["order_id"], one["points"], one["balance"]) for one in seen] == [
+        ("goodwill", None, 500, 500), ("redeemed", lamps, -300, 200), ("released", lamps, 300, 500),
+        ("redeemed", cups, -500, 0), ("earned", cups, 120, 120),
+    ]  # fmt: skip
+    assert {(one["reason"], one["actor"]) for one in seen[1:]} == {(None, None)}
+    refused = await http.get(f"/customers/{alice}/points", params={"cursor": "x"})
+    assert refused.status_code == 422
+    states = [one["state"] for one in (await http.get(f"/customers/{alice}/orders")).json()["items"]]
+    assert sorted(states) == ["ended", "settled"]
+
+
+async def test_a_tier_is_shown_with_what_holds_it_up_pinned_and_freed(world: World, http: httpx2.AsyncClient) -> None:
+    alice = await identified(world, "lamps")
+    url = f"/customers/{alice}/tier"
+    assert (await http.get(url)).json() == {
+        "customer_id": str(alice), "tier": "base", "pinned": False, "points_of_year": 0, "next_tier": "silver",
+        "next_threshold": 500, "falls_at": None, "business_time": None,
+    }  # fmt: skip
+    await world.take(world.settled("lamps", 600))
+    assert (await http.get(url)).json() == {
+        "customer_id": str(alice), "tier": "silver", "pinned": False, "points_of_year": 600, "next_tier": "gold",
+        "next_threshold": 2000, "falls_at": "2011-12-01T12:00:00Z", "business_time": "2010-12-01T12:00:00Z",
+    }  # fmt: skip
+    for _ in range(2):
+        assert (await http.put(url, json={"tier": "gold"})).json()["pinned"]
+    shown = (await http.get(url)).json()
+    assert (shown["tier"], shown["pinned"], shown["falls_at"]) == ("gold", True, None)
+    for _ in range(2):
+        freed = (await http.delete(url)).json()
+        assert (freed["tier"], freed["pinned"]) == ("silver", False)
+    assert (await http.get(url)).json()["falls_at"] == "2011-12-01T12:00:00Z"
+    said = [(event.tier, event.pinned, sequence) for event, sequence in (await world.said(CUSTOMERS))[1:]]
+    assert said == [("silver", False, 2), ("gold", True, 3), ("silver", False, 4)]
+    assert (await world.rows("SELECT count(*) FROM accesses WHERE action = 'tier'")) == [(4,)]
 
 
 async def test_an_alias_is_answered_with_the_customer_it_became(world: World, http: httpx2.AsyncClient) -> None:
@@ -177,11 +232,15 @@ async def test_an_alias_is_answered_with_the_customer_it_became(world: World, ht
 
 async def test_unknown_ids_and_missing_scopes_are_refused_and_not_noted(world: World, http: httpx2.AsyncClient) -> None:
     nobody = uuid4()
-    for path in ("", "/orders", "/points", "/consents"):
+    for path in ("", "/orders", "/points", "/tier", "/consents"):
         assert (await http.get(f"/customers/{nobody}{path}")).status_code == 404
     assert (await http.get(f"/recipients/{nobody}")).status_code == 404
     assert (await http.put(f"/customers/{nobody}/tier", json={"tier": "gold"})).status_code == 404
+    assert (await http.delete(f"/customers/{nobody}/tier")).status_code == 404
     alice = await identified(world, "lamps")
+    recipient = (await world.answer("lamps")).recipient_id
+    clerk = {"Authorization": "Bearer customers:read,customers:write"}
+    assert (await http.get(f"/recipients/{recipient}", headers=clerk)).status_code == 403
     stranger = {"Authorization": "Bearer orders:read"}
     assert (await http.get(f"/customers/{alice}", headers=stranger)).status_code == 403
     assert await world.rows("SELECT * FROM accesses") == []

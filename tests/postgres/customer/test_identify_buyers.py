@@ -6,11 +6,8 @@ import asyncio
 from typing import TYPE_CHECKING
 from uuid import UUID, uuid4
 
-import asyncpg
-import pytest
-
 from services.customer.keyring import Keyring
-from shared.events.customer import BuyerIdentified, BuyerRefused, CustomerRegistered, PointsReleased
+from shared.events.customer import BuyerIdentified, CustomerRegistered
 from shared.sealing import Buyer
 from shared.topics import CUSTOMERS, IDENTIFICATIONS
 
@@ -108,32 +105,6 @@ async def test_an_order_cancelled_before_it_was_identified_identifies_nobody(wor
     assert await world.rows("SELECT state, version FROM identifications") == [("ended", 0)] * 2
     for table in ("identities", "contacts", "recipients", "customers"):
         assert await world.rows(f"SELECT * FROM {table}") == []
-
-
-async def test_points_are_held_given_back_and_never_promised_twice(world: World) -> None:
-    alice = await world.customer(balance=500)
-    await world.take(
-        world.sealed("lamps", customer_id=alice, points=300), world.sealed("cups", customer_id=alice, points=201)
-    )
-    assert (await world.answer("lamps")).points_held == 300
-    refused = await world.answer("cups")
-    assert isinstance(refused, BuyerRefused)
-    assert refused.reason == "points"
-    await world.take(world.cancelled("lamps"), world.cancelled("lamps"))
-    await world.take(world.cancelled("lamps"))
-    ((released, sequence),) = [one for one in await world.said(IDENTIFICATIONS) if isinstance(one[0], PointsReleased)]
-    assert (released.points, sequence) == (300, 2)
-    assert await world.rows("SELECT points_balance, points_held FROM customers") == [(500, 0)]
-
-
-async def test_concurrent_orders_hold_no_more_points_than_there_are(world: World) -> None:
-    alice = await world.customer(balance=500)
-    await asyncio.gather(*(world.take(world.sealed(f"{n}", customer_id=alice, points=100)) for n in range(8)))
-    answers = [event for event, _ in await world.said(IDENTIFICATIONS)]
-    assert sum(isinstance(event, BuyerIdentified) for event in answers) == 5
-    assert await world.rows("SELECT points_held FROM customers") == [(500,)]
-    with pytest.raises(asyncpg.CheckViolationError):
-        await world.rows("UPDATE customers SET points_held = 501")
 
 
 async def test_what_cannot_be_read_is_refused(world: World) -> None:

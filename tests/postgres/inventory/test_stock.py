@@ -175,6 +175,20 @@ async def test_pages_of_items_and_movements_follow_each_other(database: Database
             assert (len(seen), seen) == (total, sorted(seen, key=str))
 
 
+async def test_the_last_movements_come_first_when_asked_so(database: Database):
+    await stocked(database, {"RED-LAMP": 1})
+    await moved(database, *(Movement("RED-LAMP", "BER", units) for units in (2, 3, 4)))
+    path, seen, cursor = "/stock/RED-LAMP/movements", list[int](), None
+    async with counter(database) as client:
+        while True:
+            asked = {"newest_first": True, "limit": 3} | ({"cursor": cursor} if cursor else {})
+            page = (await client.get(path, params=asked)).json()
+            seen += [one["quantity"] for one in page["items"]]
+            if (cursor := page["next"]) is None:
+                break
+    assert seen == [4, 3, 2, 1]
+
+
 @pytest.mark.parametrize("path", ["/items", "/stock", "/stock/RED-LAMP/movements"])
 @pytest.mark.parametrize(
     "cursor", ["nonsense", "WyJhYmMiXQ", "W251bGxd", "WzFlOTlE", "W1tdXQ", "Wzk5OTk5OTk5OTk5OTk5OTk5OTk5OTk5XQ"]

@@ -1,73 +1,80 @@
-"""A batch of order events in; care out, once per order and trigger."""
+"""A batch of order events in; care out, once per order and trigger, and the messages queued."""
 
-from datetime import UTC, datetime
-from decimal import Decimal
+from __future__ import annotations
+
+from datetime import timedelta
 from time import time
-from uuid import UUID, uuid4
+from typing import TYPE_CHECKING
 
 import httpx2
-import orjson
 
 from services.notify.api import routes
-from services.notify.handlers import trigger_care
 from shared.app import build_app
 from shared.auth import Principal
-from shared.events.order import Destination, OrderCancelled, OrderConfirmed, OrderEvent, OrderLine, OrderPlaced
+from shared.events.customer import BuyerIdentified
+from shared.events.order import OrderRejected
 from shared.health import Health
-from shared.messages import Message
-from shared.postgres import Database
+from shared.topics import ORDERS
+from tests.postgres.notify.conftest import ANNA, NOW, cancelled, confirmed, message, order, placed, settled
 
-NOW = datetime(2026, 3, 1, 12, tzinfo=UTC)
-ANNA = UUID(int=1)
-
-
-def life(number: int) -> list[OrderEvent]:
-    """An order placed by a guest, confirmed as Anna's, and cancelled."""
-    order_id = UUID(int=number)
-    return [
-        OrderPlaced(
-            occurred_at=NOW, order_id=order_id, channel="shop", external_reference=str(number), currency="EUR",
-            lines=(OrderLine(line=1, sku="RED-LAMP", quantity=1),), destination=Destination(country="DE"),
-        ),
-        OrderConfirmed(
-            occurred_at=NOW, order_id=order_id, customer_id=ANNA, recipient_id=UUID(int=3), total=Decimal(20),
-            currency="EUR",
-        ),
-        OrderCancelled(occurred_at=NOW, order_id=order_id),
-    ]  # fmt: skip
+if TYPE_CHECKING:
+    from tests.postgres.notify.conftest import World
 
 
-async def handle(database: Database, *events: OrderEvent) -> None:
-    batch = [
-        Message(id=uuid4(), correlation_id="test", event=e, topic="test", key="", sequence=1, recorded_at=NOW)
-        for e in events
-    ]
-    async with database.transaction() as tx:
-        await trigger_care(tx, batch)
+async def test_every_turn_is_triggered_once_in_one_batch_or_in_many(world: World) -> None:
+    await world.hear(*[placed(1), confirmed(1), cancelled(1)] * 2)
+    for event in [placed(2), confirmed(2), cancelled(2)]:
+        await world.hear(event)
+        await world.hear(event)
+    for number in (1, 2):
+        assert await world.said(number) == [
+            ("CareTriggered", "order_confirmed", None), ("CareFailed", "order_confirmed", "order_ended"),
+            ("CareTriggered", "order_cancelled", "requested"),
+        ]  # fmt: skip
+        assert await world.care(number) == {
+            "order_confirmed": ("failed", "order_ended"), "order_cancelled": ("triggered", None),
+        }  # fmt: skip
+    assert await world.waiting() == 2
 
 
-async def said(database: Database) -> list[tuple[str, int, str]]:
-    async with database.reading() as db:
-        rows = await db.fetch("SELECT aggregateid, sequence, payload FROM outbox ORDER BY position")
-    return [(row["aggregateid"], row["sequence"], orjson.loads(row["payload"])["trigger"]) for row in rows]
+async def test_a_confirmation_after_the_end_is_not_told(world: World) -> None:
+    await world.hear(cancelled(1))
+    await world.hear(confirmed(1))
+    assert list(await world.care()) == ["order_cancelled"]
 
 
-async def test_every_turn_is_triggered_once_in_one_batch_or_in_many(database: Database) -> None:
-    await handle(database, *life(1), *life(1))
-    for event in [*life(2), *life(2)]:
-        await handle(database, event)
-    one, two = str(UUID(int=1)), str(UUID(int=2))
-    assert await said(database) == [
-        (one, 1, "order_confirmed"), (one, 2, "order_cancelled"),
-        (two, 1, "order_confirmed"), (two, 2, "order_cancelled"),
-    ]  # fmt: skip
+async def test_an_order_imported_from_the_past_is_silent(world: World) -> None:
+    life = (placed(1), confirmed(1), settled(1))
+    await world.take(*(message(ORDERS, event, recorded_at=NOW + timedelta(days=8)) for event in life))
+    assert (await world.said(), await world.waiting()) == ([], 0)
+    assert [row["skus"] for row in await world.rows("SELECT skus FROM care_orders")] == [["RED-LAMP"]]
 
 
-async def test_a_confirmation_after_the_end_is_not_told(database: Database) -> None:
-    _, confirmed, cancelled = life(1)
-    await handle(database, cancelled)
-    await handle(database, confirmed)
-    assert [trigger for _, _, trigger in await said(database)] == ["order_cancelled"]
+async def test_without_mail_nothing_is_queued(world: World) -> None:
+    world.settings.mail = False
+    await world.confirmed()
+    assert (await world.care(), await world.waiting()) == ({"order_confirmed": ("triggered", None)}, 0)
+
+
+async def test_a_message_waits_a_minute_for_a_buyer_who_is_not_known_yet(world: World) -> None:
+    rejected = OrderRejected(occurred_at=NOW, order_id=order(1), reason="stock")
+    await world.hear(placed(1, customer_id=None), rejected)
+    assert await world.rows("SELECT due_at - queued_at AS wait FROM messages") == [(timedelta(minutes=1),)]
+    await world.send()
+    assert world.post.mails == []
+    identified = BuyerIdentified(occurred_at=NOW, order_id=order(1), customer_id=ANNA, recipient_id=order(3))
+    await world.hear(identified)
+    await world.send()
+    assert [mail["Subject"] for mail in world.post.mails] == ["We could not accept your order 1001"]
+    assert await world.care() == {"order_refused": ("sent", None)}
+
+
+async def test_a_buyer_who_stays_unknown_is_not_written_to(world: World) -> None:
+    await world.hear(placed(1, customer_id=None), OrderRejected(occurred_at=NOW, order_id=order(1), reason="stock"))
+    await world.all_due()
+    await world.send()
+    assert (await world.said())[-1] == ("CareFailed", "order_refused", "unknown_customer")
+    assert (world.post.mails, await world.waiting()) == ([], 0)
 
 
 class Anyone:
@@ -75,15 +82,20 @@ class Anyone:
         return Principal("tester", frozenset({"care:read"}), time() + 60)
 
 
-async def test_care_is_listed_of_one_order_and_of_all(database: Database) -> None:
-    await handle(database, *life(1), *life(2))
-    app = build_app("notify", routes(database), Health())
+async def test_care_is_listed_of_one_order_and_of_all_with_what_became_of_it(world: World) -> None:
+    for number in (1, 2):
+        await world.hear(placed(number, customer_id=None), confirmed(number), cancelled(number))
+    await world.send()
+    app = build_app("notify", routes(world.database), Health())
     app.state.authenticator = Anyone()
     headers = {"Authorization": "Bearer x"}
     transport = httpx2.ASGITransport(app=app)
     async with httpx2.AsyncClient(transport=transport, base_url="http://notify", headers=headers) as client:
-        one = (await client.get("/care", params={"order_id": str(UUID(int=1))})).json()
-        assert [care["trigger"] for care in one["items"]] == ["order_cancelled", "order_confirmed"]
+        one = (await client.get("/care", params={"order_id": str(order(1))})).json()
+        assert [(care["trigger"], care["state"], care["failure"]) for care in one["items"]] == [
+            ("order_cancelled", "sent", None), ("order_confirmed", "failed", "order_ended"),
+        ]  # fmt: skip
+        assert [care["sent_at"] is not None for care in one["items"]] == [True, False]
         assert {care["customer_id"] for care in one["items"]} == {str(ANNA)}
         page = (await client.get("/care", params={"limit": 3})).json()
         rest = (await client.get("/care", params={"limit": 3, "cursor": page["next"]})).json()

@@ -13,7 +13,8 @@ from uuid import UUID
 import pytest
 
 from services.order import handlers, store
-from services.order.decisions import PaymentReport, Refusal, cancel, settle
+from services.order.cancellations import Refusal, cancel
+from services.order.payments.decisions import PaymentReport, settle
 from services.order.payments.worker import Outcome, apply
 from shared.consume import Due
 from shared.messages import Cause
@@ -38,7 +39,9 @@ async def cancel_order(database: Database, order_id: UUID) -> None:
         orders = await store.load(tx, [order_id], with_lines=True)
         events = cancel(orders.by_id[order_id], "requested", datetime.now(UTC))
         assert not isinstance(events, Refusal)
-        orders.happen(tx, orders.by_id[order_id], events, Cause(id=order_id, correlation_id="cancel"))
+        orders.happen(
+            tx, orders.by_id[order_id], events, Cause(id=order_id, correlation_id="cancel"), datetime.now(UTC)
+        )
         await store.save(tx, orders)
 
 
@@ -91,7 +94,9 @@ async def test_a_cancellation_that_waited_for_a_capture_gives_the_money_back(dat
         while not await tx.db.fetchval("SELECT count(*) FROM pg_locks WHERE NOT granted"):  # noqa: ASYNC110
             await asyncio.sleep(0.005)
         events = settle(orders.by_id[order_id], CAPTURED, datetime.now(UTC))
-        orders.happen(tx, orders.by_id[order_id], events, Cause(id=order_id, correlation_id="capture"))
+        orders.happen(
+            tx, orders.by_id[order_id], events, Cause(id=order_id, correlation_id="capture"), datetime.now(UTC)
+        )
         await store.save(tx, orders)
     await waiting
     row = await order_row(database, order_id)

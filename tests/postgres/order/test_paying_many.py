@@ -14,9 +14,9 @@ from uuid import UUID
 
 import httpx2
 
-from services.order.decisions import PaymentReport
+from services.order.payments.decisions import PaymentReport
 from services.order.payments.provider import UnknownOutcomeError
-from services.order.payments.worker import PaymentWorker
+from services.order.payments.worker import PaymentCalls
 from shared.health import Health
 from shared.postgres import Database
 from tests.postgres.order.test_deadlines import cancel_order
@@ -62,14 +62,14 @@ class Scripted:
 
 
 @asynccontextmanager
-async def working(worker: PaymentWorker) -> AsyncGenerator[None]:
+async def working(worker: PaymentCalls) -> AsyncGenerator[None]:
     health = Health()
-    loops = [asyncio.create_task(one.run(health)) for one in (worker.calling, worker.storing)]
+    loops = [asyncio.create_task(one.run(health)) for one in worker.calls.workers]
     try:
         yield
     finally:
-        worker.calling.stop()
-        worker.storing.stop()
+        for loop in worker.calls.workers:
+            loop.stop()
         await asyncio.wait_for(asyncio.gather(*loops), 5)
 
 
@@ -79,7 +79,7 @@ async def test_600_payments_are_called_for_as_fast_as_the_provider_answers(datab
         await answer(database, await place(database, *(body(f"shop-{begin + n}") for n in range(200))))
     provider = Scripted(seconds=0.05)
     began = time.monotonic()
-    async with working(PaymentWorker(database, provider)):
+    async with working(PaymentCalls(database, provider)):
         while await value(database, "SELECT count(*) FROM payments WHERE state <> 'captured'"):
             assert time.monotonic() - began < 3, "they come in drops"
             await asyncio.sleep(0.05)
@@ -95,10 +95,10 @@ async def test_an_outcome_that_cannot_be_stored_does_not_hold_up_the_others(data
     async def once_in_a_while_nonsense(payment_id: UUID, amount: Decimal) -> PaymentReport:
         return PaymentReport("captured", amount, "pay\0" if payment_id == odd else f"pay_{payment_id}")
 
-    worker = PaymentWorker(database, Scripted(once_in_a_while_nonsense))
-    await worker._claim()
-    await asyncio.wait(set(worker._calls))
-    assert not await worker._store()
+    worker = PaymentCalls(database, Scripted(once_in_a_while_nonsense))
+    await worker.calls._claim()
+    await asyncio.wait(set(worker.calls._calls))
+    assert not await worker.calls._store()
     states = [(await order_row(database, order_id))["state"] for order_id in orders]
     assert states == ["confirmed", "confirmed", "paying", "confirmed", "confirmed"]
     due = await value(database, "SELECT due_at - now() < interval '31 s' FROM payments WHERE payment_id = $1", odd)
@@ -115,17 +115,17 @@ async def test_a_payment_given_up_during_its_call_is_asked_about_as_soon_as_the_
         raise UnknownOutcomeError("no answer came")
 
     provider = Scripted(unclear)
-    worker = PaymentWorker(database, provider)
-    await worker._claim()
+    worker = PaymentCalls(database, provider)
+    await worker.calls._claim()
     await asyncio.sleep(0)
     await cancel_order(database, order_id)
     given_up.set()
-    await asyncio.wait(set(worker._calls))
+    await asyncio.wait(set(worker.calls._calls))
     assert await value(database, "SELECT closing AND due_at <= now() FROM payments")
-    await worker._claim()
-    await asyncio.wait(set(worker._calls))
+    await worker.calls._claim()
+    await asyncio.wait(set(worker.calls._calls))
     assert provider.looked_up == provider.charged
-    await worker._store()
+    await worker.calls._store()
     row = await order_row(database, order_id)
     assert (row["state"], row["payment_state"], row["due_at"]) == ("cancelled", "declined", None)
 

@@ -18,7 +18,7 @@ import orjson
 import pytest
 from standardwebhooks import Webhook
 
-from services.order.payments.worker import PaymentWorker
+from services.order.payments.worker import PaymentCalls
 from shared.postgres import Database
 from tests.postgres.order.test_deadlines import cancel_order, expire, make_due
 from tests.support.kernel import value
@@ -30,7 +30,7 @@ class Till:
     """The payment worker of an order service, turned by hand, at a sandbox of its own."""
 
     database: Database
-    worker: PaymentWorker
+    worker: PaymentCalls
     url: str
 
     async def turn(self) -> None:
@@ -38,10 +38,10 @@ class Till:
         async with self.database.transaction() as tx:
             await tx.db.execute("UPDATE payments SET due_at = now() WHERE due_at IS NOT NULL")
             await tx.db.execute("UPDATE refunds SET due_at = now() WHERE due_at IS NOT NULL")
-        await self.worker._claim()
-        while self.worker._calls:
-            await asyncio.wait(set(self.worker._calls))
-        await self.worker._store()
+        await self.worker.calls._claim()
+        while self.worker.calls._calls:
+            await asyncio.wait(set(self.worker.calls._calls))
+        await self.worker.calls._store()
 
     async def until(self, condition: Callable[[], Coroutine[Any, Any, bool]], turns: int = 40) -> None:
         for _ in range(turns):
@@ -67,7 +67,7 @@ async def till(database: Database, path: Path, **rates: float) -> AsyncGenerator
     await open_shop(database)
     async with sandbox(path, None, **rates) as url:
         provider = provider_at(url)
-        yield Till(database, PaymentWorker(database, provider), url)
+        yield Till(database, PaymentCalls(database, provider), url)
         await provider.close()
 
 
@@ -154,13 +154,13 @@ async def test_a_call_overtaken_by_the_closing_of_its_payment_is_looked_up_once_
             return await charge(*arguments)
 
         provider.charge = slowly  # type: ignore[method-assign]
-        await worker._claim()
-        first = set(worker._calls)
+        await worker.calls._claim()
+        first = set(worker.calls._calls)
         await cancel_order(database, order_id)
-        await worker._claim()  # due again at once: the closing
-        closing = set(worker._calls) - first
+        await worker.calls._claim()  # due again at once: the closing
+        closing = set(worker.calls._calls) - first
         await asyncio.wait(closing)
-        await worker._store()
+        await worker.calls._store()
         assert (await order_row(database, order_id))["payment_state"] == "declined"
         overtaken.set()
         await asyncio.wait(first)

@@ -90,6 +90,17 @@ async def test_the_quoted_price_is_paid_after_prices_have_risen(database: Databa
         assert await db.fetchval("SELECT used FROM coupons") == 1
 
 
+async def test_a_quote_stored_by_an_older_release_is_answered_with_a_points_value_too(database: Database) -> None:
+    await a_world(database)
+    quote = await a_quote(database)
+    async with database.transaction() as tx:
+        await tx.db.execute("INSERT INTO point_values (currency, value) VALUES ('EUR', 0.02)")
+        await tx.db.execute("UPDATE quotes SET priced = priced - 'point_value'")
+    await handle(database, price_orders, placed(1, quote=quote.quote_id))
+    ((_, _, _, body),) = await outbox(database)
+    assert (body["total"], body["point_value"]) == ("20.00", "0.02")
+
+
 async def test_a_quote_comes_back_when_its_order_ends_and_is_spent_when_it_is_confirmed(database: Database) -> None:
     await a_world(database)
     quote = await a_quote(database)

@@ -20,7 +20,7 @@ Plant = Callable[[Evidence], None]
 
 
 def healthy() -> Evidence:
-    """Anna bought a lamp; her second order, with coupon and points, was declined."""
+    """Anna bought a lamp, which the carrier is to collect; her second order, with coupon and points, was declined."""
     said = {
         (ORDERS.name, GOOD): ("OrderPlaced", "PaymentRequested", "PaymentCaptured", "OrderConfirmed"),
         (ORDERS.name, BAD): ("OrderPlaced", "PaymentRequested", "PaymentDeclined", "OrderRejected"),
@@ -44,12 +44,27 @@ def healthy() -> Evidence:
     return Evidence(
         tables(), log,
         [payment("pay-good", "captured", "24.90"), payment("pay-bad", "declined", "24.90")],
+        [carried(f"{GOOD}/1/0", "booked", "T1")],
         [("web", "1", GOOD), ("web", "2", BAD)],
     )  # fmt: skip
 
 
 def payment(reference: str, status: str, amount: str) -> dict[str, Any]:
     return {"reference": reference, "status": status, "amount": amount, "refunded": "0.00"}
+
+
+def carried(reference: str, status: str, tracking: str) -> dict[str, Any]:
+    return {
+        "reference": reference, "status": status, "tracking_number": tracking,
+        "price": {"amount": "4.20", "currency": "GBP"},
+    }  # fmt: skip
+
+
+def booked(kind: str, **amounts: str) -> dict[str, Any]:
+    return {
+        "order_id": GOOD, "kind": kind, "currency": "GBP", "accounts": list(amounts),
+        "amounts": [Decimal(amount) for amount in amounts.values()],
+    }  # fmt: skip
 
 
 def tables() -> dict[str, dict[str, Rows]]:
@@ -71,6 +86,24 @@ def tables() -> dict[str, dict[str, Rows]]:
             "orders": [order(GOOD, "1", "confirmed"), order(BAD, "2", "rejected")],
             "payments": [paid("pay-good", GOOD, "24.90"), paid("pay-bad", BAD, "0")],
             "refunds": [],
+            "parcels": [
+                {
+                    "order_id": GOOD,
+                    "number": 1,
+                    "state": "booked",
+                    "bookings": 0,
+                    "tracking": "T1",
+                    "items": {"lamp": 1},
+                    "issued": False,
+                    "overdue": False,
+                },
+            ],
+            "ledger": [
+                booked("payment", cash="24.50", provider_fees="0.40", receivable="-24.90"),
+                booked("sale", receivable="24.90", discount="2.10", tax="-4.15", revenue="-22.85"),
+                booked("shipping", shipping="4.20", carrier_payable="-4.20"),
+            ],
+            "rights": [],
         },
         "inventory": {
             "levels": [{"sku": "lamp", "warehouse": "leeds", "on_hand": 9, "reserved": 1, "moved": 9, "held": 1}],
@@ -180,6 +213,26 @@ def logged(change_log: Callable[[list[Logged]], list[Logged]]) -> Plant:
     return plant
 
 
+def at_the_carrier(**values: Any) -> Plant:
+    def plant(evidence: Evidence) -> None:
+        evidence.carrier_parcels[0].update(values)
+
+    return plant
+
+
+def unbalanced(evidence: Evidence) -> None:
+    """The sum over all accounts that I3 looks at stays as it was."""
+    evidence.rows("order", "ledger")[2]["amounts"][0] = Decimal("4.30")
+
+
+def may_update(evidence: Evidence) -> None:
+    evidence.rows("order", "rights").append({"right_": "UPDATE"})
+
+
+def carried_twice(evidence: Evidence) -> None:
+    evidence.carrier_parcels.append(dict(evidence.carrier_parcels[0]))
+
+
 def both(*plants: Plant) -> Plant:
     def plant(evidence: Evidence) -> None:
         for one in plants:
@@ -225,6 +278,16 @@ PLANTED: tuple[tuple[str, str, Plant], ...] = (
     ("I1", "negative", change("inventory", "levels", reserved=-1, held=-1)),
     ("I1", "a movement without its effect", change("inventory", "levels", moved=10)),
     ("I1", "a hold without its reservation", change("inventory", "levels", held=2)),
+    ("I2", "a transaction that does not balance", unbalanced),
+    ("I2", "entries that can be changed", may_update),
+    ("I3", "money that is not in the books", forget("order", "ledger", 0)),
+    ("I3", "a sale that is not in the books", forget("order", "ledger", 1)),
+    ("I3", "a sale that is in the books twice",
+     add("order", "ledger", **booked("sale", receivable="24.90", revenue="-24.90"))),
+    ("I3", "a carrier that is not paid", forget("order", "ledger", 2)),
+    ("I3", "a parcel that the carrier knows under another number", at_the_carrier(tracking_number="T2")),
+    ("I3", "a parcel of which we know nothing", at_the_carrier(reference=f"{GOOD}/2/0")),
+    ("I3", "a parcel that the carrier has twice", carried_twice),
     ("I3", "confirmed and not paid", both(UNPAID, UNPAID_THERE)),
     ("I3", "rejected and paid", both(change("order", "payments", 1, captured=Decimal("24.90")),
                                      at_the_provider(1, status="captured"))),
@@ -249,6 +312,12 @@ PLANTED: tuple[tuple[str, str, Plant], ...] = (
     ("I5", "a confirmed order that has lost its goods", change("inventory", "holds", goods=None)),
     ("I5", "a confirmed order that holds other goods", change("inventory", "holds", goods="cup 1")),
     ("I5", "a confirmed order that has lost its coupon", change("pricing", "coupon_uses", 1, state="released")),
+    ("I5", "goods that are in no parcel", change("order", "parcels", items={"lamp": 1, "cup": 1})),
+    ("I5", "a parcel that nobody asks about", change("order", "parcels", overdue=True)),
+    ("I5", "a shipped parcel whose goods are still held", change("order", "parcels", state="shipped")),
+    ("I5", "an order that is delivered and not closed",
+     both(change("order", "parcels", state="delivered"), at_the_carrier(status="delivered"),
+          change("inventory", "holds", goods=None))),
     ("I5", "points held for no order", change("customer", "customers", points_held=2)),
     ("I5", "points that nobody entered", change("customer", "customers", points_balance=9)),
     ("I5", "a coupon used by nobody", change("pricing", "coupons", used=2)),

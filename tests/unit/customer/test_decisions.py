@@ -1,29 +1,17 @@
-"""Who placed an order, and which points are held: given a registry, when something is said, then this is answered."""
+"""Who placed an order: given a registry, when something is said, then this is answered."""
 
 from __future__ import annotations
 
 from datetime import UTC, datetime
-from decimal import Decimal
 from typing import Any
 from uuid import UUID, uuid5
 
 import pytest
 
-from services.customer.decisions import (
-    Claim,
-    Customer,
-    Identity,
-    IdentityLinked,
-    OrderEnded,
-    Outcome,
-    Registry,
-    Said,
-    Unreadable,
-    decide,
-    register,
-)
-from shared.events.customer import BuyerIdentified, BuyerRefused, CustomerRegistered, PointsReleased
-from shared.events.order import OrderCancelled, OrderConfirmed, OrderExpired, OrderRejected
+from services.customer.decisions import Claim, Said, Unreadable, decide, register
+from services.customer.registry import Customer, Identity, IdentityLinked, OrderEnded, Outcome, Registry
+from shared.events.customer import BuyerIdentified, BuyerRefused, CustomerRegistered
+from shared.events.order import OrderCancelled, OrderExpired, OrderRejected
 
 NOON = datetime(2010, 12, 1, 12, tzinfo=UTC)
 ALICE, BOB = UUID(int=0xA11CE), UUID(int=0xB0B)
@@ -55,10 +43,10 @@ def when(registry: Registry, said: Said) -> list[Outcome]:
     return outcomes
 
 
-def identified(customer: UUID, *, order: UUID = LAMPS, new: bool = False, points: int = 0) -> BuyerIdentified:
+def identified(customer: UUID, *, order: UUID = LAMPS, new: bool = False) -> BuyerIdentified:
     return BuyerIdentified(
         occurred_at=NOON, order_id=order, customer_id=customer, recipient_id=uuid5(order, "recipient"),
-        new_customer=new, points_held=points,
+        new_customer=new,
     )  # fmt: skip
 
 
@@ -135,20 +123,6 @@ def test_an_unreadable_buyer_is_refused() -> None:
     assert when(given(), said) == [refused("unreadable", "the buyer's data cannot be read")]
 
 
-def test_points_are_held_up_to_what_other_orders_left() -> None:
-    registry = given(Customer(ALICE, balance=500, held=200))
-    assert when(registry, claim(customer_id=ALICE, points=300)) == [identified(ALICE, points=300)]
-    assert registry.customers[ALICE].held == 500
-
-
-def test_points_beyond_what_is_available_refuse_the_order() -> None:
-    registry = given(Customer(ALICE, balance=500, held=201))
-    assert when(registry, claim(customer_id=ALICE, points=300)) == [
-        refused("points", "300 points are more than can be redeemed")
-    ]
-    assert registry.customers[ALICE].held == 201
-
-
 def test_guests_and_new_buyers_have_no_points_and_are_not_registered_for_asking() -> None:
     for said in (claim(points=1), claim(LAMPS, ALICE_AT_HOME, points=1)):
         registry = given()
@@ -156,14 +130,6 @@ def test_guests_and_new_buyers_have_no_points_and_are_not_registered_for_asking(
             refused("points", "points are redeemed by a known customer only: name the customer_id")
         ]
         assert registry.customers == {}
-
-
-@pytest.mark.parametrize("end", ENDS, ids=lambda end: type(end).__name__)
-def test_an_order_that_ends_gives_its_points_back(end: Said) -> None:
-    registry = given(Customer(ALICE, balance=500))
-    when(registry, claim(customer_id=ALICE, points=300))
-    assert when(registry, end) == [PointsReleased(occurred_at=NOON, order_id=LAMPS, customer_id=ALICE, points=300)]
-    assert (registry.customers[ALICE].held, registry.orders[LAMPS].version) == (0, 2)
 
 
 @pytest.mark.parametrize("end", ENDS, ids=lambda end: type(end).__name__)
@@ -187,29 +153,6 @@ def test_a_refused_order_stays_refused_when_it_ends() -> None:
     when(registry, claim(customer_id=BOB))
     assert when(registry, ENDS[0]) == []
     assert registry.orders[LAMPS].state == "refused"
-
-
-def test_a_confirmed_order_keeps_its_points_held() -> None:
-    registry = given(Customer(ALICE, balance=500))
-    when(registry, claim(customer_id=ALICE, points=300))
-    confirmed = OrderConfirmed(
-        occurred_at=NOON,
-        order_id=LAMPS,
-        customer_id=ALICE,
-        recipient_id=UUID(int=1),
-        total=Decimal("9.99"),
-        currency="EUR",
-    )
-    assert when(registry, confirmed) == []
-    assert registry.customers[ALICE].held == 300
-
-
-def test_points_of_a_customer_merged_meanwhile_go_back_to_the_one_who_has_them_now() -> None:
-    registry = given(Customer(BOB, balance=500))
-    when(registry, claim(customer_id=BOB, points=300))
-    registry.customers = {ALICE: Customer(ALICE, balance=500, held=300)}
-    registry.aliases[BOB] = ALICE
-    assert when(registry, ENDS[1]) == [PointsReleased(occurred_at=NOON, order_id=LAMPS, customer_id=ALICE, points=300)]
 
 
 def test_who_registers_with_a_known_email_is_known() -> None:

@@ -7,7 +7,8 @@ from decimal import Decimal
 from hypothesis import given
 from hypothesis import strategies as st
 
-from services.order.decisions import Order, Refusal, cancel_lines
+from services.order.cancellations import Refusal, cancel_lines
+from services.order.state import Order
 from shared.events.order import OrderEvent, OrderLinesCancelled, RefundRequested
 from tests.support.money import (
     cancelled,
@@ -26,7 +27,7 @@ from tests.support.orders import NOW, held, identified, priced, priced_line
 
 def taken_off(order: Order, **units: int) -> list[OrderEvent]:
     """Units cancelled by line: l1=1."""
-    events = cancel_lines(order, {int(line[1:]): n for line, n in units.items()}, NOW)
+    events = cancel_lines(order, {int(line[1:]): n for line, n in units.items()}, "requested", NOW)
     assert not isinstance(events, Refusal)
     return evolved(order, events)
 
@@ -66,13 +67,13 @@ def test_the_rest_of_a_partly_cancelled_order_is_given_back_with_the_order():
 def test_more_than_is_left_of_a_line_is_refused():
     order = confirmed()
     taken_off(order, l2=1)
-    assert cancel_lines(order, {2: 2}, NOW) == Refusal("line 2 has 1 left to cancel", "lines")
-    assert cancel_lines(order, {3: 1}, NOW) == Refusal("line 3 has 0 left to cancel", "lines")
+    assert cancel_lines(order, {2: 2}, "requested", NOW) == Refusal("line 2 has 1 left to cancel", "lines")
+    assert cancel_lines(order, {3: 1}, "requested", NOW) == Refusal("line 3 has 0 left to cancel", "lines")
 
 
 def test_lines_can_be_cancelled_of_a_confirmed_order_only():
     for order in (new_order(), paying()):
-        assert isinstance(cancel_lines(order, {1: 1}, NOW), Refusal)
+        assert isinstance(cancel_lines(order, {1: 1}, "requested", NOW), Refusal)
 
 
 cents = st.integers(0, 10_000).map(lambda n: Decimal(n) / 100)
@@ -92,7 +93,7 @@ def test_all_partial_cancellations_and_the_rest_give_back_the_total_to_the_cent(
         reported(order, captured(str(total)))
     given_back: list[Decimal] = []
     for index, units in cancellations:
-        events = cancel_lines(order, {index % len(lines) + 1: units}, NOW)
+        events = cancel_lines(order, {index % len(lines) + 1: units}, "requested", NOW)
         if not isinstance(events, Refusal):
             given_back += [event.amount for event in evolved(order, events) if isinstance(event, RefundRequested)]
             assert owed(order) >= 0

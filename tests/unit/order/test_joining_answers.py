@@ -8,7 +8,8 @@ from uuid import uuid5
 
 import pytest
 
-from services.order.decisions import Answer, decide
+from services.order.decisions import decide
+from services.order.state import Answer
 from shared.events.order import OrderConfirmed, OrderRejected, PaymentCaptured, PaymentRequested
 from tests.support.money import cancelled, expired, heard, names, new_order
 from tests.support.orders import (

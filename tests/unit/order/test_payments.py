@@ -7,7 +7,8 @@ from itertools import permutations
 
 import pytest
 
-from services.order.decisions import PaymentReport, Refusal, cancel, refunded
+from services.order.cancellations import Refusal, cancel
+from services.order.payments.decisions import PaymentReport, refunded
 from shared.events.order import OrderExpired, OrderRejected, PaymentActionRequired, PaymentCaptured, RefundRequested
 from tests.support.money import (
     cancelled,

@@ -78,6 +78,15 @@ def test_an_order_is_priced_once() -> None:
     assert priced.total == Decimal("20.00")
 
 
+def test_every_price_says_what_a_point_is_worth() -> None:
+    for values, worth in (({}, "0.01"), ({"EUR": Decimal("0.02")}, "0.02"), ({"GBP": Decimal("0.02")}, "0.01")):
+        given = book()
+        given.rules.point_values = values
+        (priced,) = when(given, placed(1))
+        assert isinstance(priced, OrderPriced)
+        assert priced.point_value == Decimal(worth)
+
+
 def test_an_order_without_a_price_is_refused_once() -> None:
     (refused,) = when(book(), placed(1, sku="PINK-TOAD"))
     assert isinstance(refused, PriceRefused)

@@ -114,6 +114,23 @@ def test_without_the_quote_todays_price_is_paid() -> None:
     assert (priced.total, priced.quote_id) == (Decimal("51.20"), None)
 
 
+def test_a_point_is_worth_what_it_was_when_the_quote_was_given() -> None:
+    given = book()
+    given.rules.point_values = {"EUR": Decimal("0.05")}
+    (priced,) = when(given, order())
+    assert isinstance(priced, OrderPriced)
+    assert priced.point_value == Decimal("0.01")
+
+
+def test_a_quote_of_an_older_release_is_answered_with_todays_value_of_a_point() -> None:
+    given = book()
+    given.rules.point_values = {"EUR": Decimal("0.05")}
+    given.quotes[QUOTE].priced = replace(given.quotes[QUOTE].priced, point_value=None)
+    (priced,) = when(given, order())
+    assert isinstance(priced, OrderPriced)
+    assert (priced.point_value, priced.points_value) == (Decimal("0.05"), Decimal("1.00"))
+
+
 def test_the_same_lines_in_another_order_are_the_same_and_keep_their_own_numbers() -> None:
     lines = (CUPS.model_copy(update={"line": 1}), LAMP.model_copy(update={"line": 2}))
     (priced,) = when(book(), order(lines=lines))

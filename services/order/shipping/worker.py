@@ -1,0 +1,164 @@
+"""Calls to the carrier. The recipient is fetched when a parcel is booked, passed on, and not kept.
+
+Unknown is resolved by look-up, then by asking again with the same reference. Each booking of a parcel has a reference
+of its own, ``order/parcel/booking``, so that a notice of one that was undone moves nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from uuid import UUID
+
+from services.order import store
+from services.order.shipping import store as parcels
+from services.order.shipping.carrier import Carrier, CarrierRefusedError, CarrierUnavailableError, Recipient
+from services.order.shipping.decisions import Booking, ParcelReport, booked, overdue, recalled, refused, tracked
+from services.order.state import Order, Parcel
+from shared.calls import Call, Calls
+from shared.clients import ServiceClient, UnavailableError
+from shared.events.order import OrderEvent
+from shared.postgres import Database, Row
+from shared.telemetry import log
+from shared.tracing import Trace, current_trace
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What came of one call, or what a notice says, of a parcel's ``booking``; to be stored.
+
+    ``asked_at``, of the database's clock, is there where the parcel is late unless the carrier said otherwise.
+    """
+
+    order_id: UUID
+    number: int
+    bookings: int
+    booking: Booking | None = None
+    refusal: str | None = None
+    granted: bool | None = None
+    report: ParcelReport | None = None
+    asked_at: datetime | None = None
+
+    @property
+    def said(self) -> str:
+        """Names the cause: the same word twice, by call and by notice, is one."""
+        word = self.report.status if self.report else "refused" if self.refusal else "booked" if self.booking else ""
+        word = word if self.granted is None else f"recalled/{self.granted}"
+        return f"parcel/{self.number}/{self.bookings}/{word or 'late'}"
+
+
+def reference_of(order_id: UUID, number: int, bookings: int) -> str:
+    return f"{order_id}/{number}/{bookings}"
+
+
+def parse(reference: str) -> tuple[UUID, int, int] | None:
+    """Order, parcel and booking of a reference; None if it is none of ours."""
+    try:
+        order_id, number, bookings = reference.split("/")
+        return UUID(order_id), int(number), int(bookings)
+    except ValueError:
+        return None
+
+
+class ParcelCalls:
+    """Books, recalls and looks up the parcels that are due; late for ``give_up_after``, one is taken for lost."""
+
+    def __init__(self, database: Database, carrier: Carrier, customers: ServiceClient, give_up_after: timedelta):
+        self._database = database
+        self._carrier = carrier
+        self._customers = customers
+        self._give_up_after = give_up_after
+        self.calls = Calls[Outcome]("parcels", self._claim, lambda outcomes: apply(database, outcomes, give_up_after))
+
+    async def close(self) -> None:
+        await self.calls.close()
+        await self._carrier.close()
+        await self._customers.close()
+
+    async def _claim(self, room: int) -> Sequence[Call[Outcome]]:
+        async with self._database.transaction() as tx:
+            return [self._ask(row) for row in await parcels.claim(tx, room)]
+
+    async def _ask(self, row: Row) -> Outcome | None:
+        current_trace.set(Trace.parse(row["traceparent"]))
+        order_id, number, bookings = row["order_id"], row["number"], row["bookings"]
+        reference = reference_of(order_id, number, bookings)
+        try:
+            match row["state"]:
+                case "booking":
+                    return await self._book(row, reference)
+                case "recalling":
+                    return Outcome(order_id, number, bookings, granted=await self._recall(row, reference))
+                case "planned":  # of a channel that ships its orders itself, and has not said that it did
+                    await self._again(row, tracking=True)
+                    return Outcome(order_id, number, bookings, asked_at=row["now"])
+                case _:
+                    booking, report = await self._carrier.look_up(reference) or (None, None)
+                    await self._again(row, tracking=True)
+                    return Outcome(order_id, number, bookings, booking, report=report, asked_at=row["now"])
+        except (CarrierUnavailableError, UnavailableError) as unknown:
+            log.warning("parcel: no answer", parcel=reference, attempt=row["attempts"], reason=str(unknown))
+            await self._again(row, tracking=False)
+            return None
+
+    async def _book(self, row: Row, reference: str) -> Outcome:
+        order_id, number, bookings = row["order_id"], row["number"], row["bookings"]
+        if row["attempts"] > 1 and (found := await self._carrier.look_up(reference)) is not None:
+            return Outcome(order_id, number, bookings, booking=found[0], report=found[1])
+        answer = await self._customers.get(f"/recipients/{row['recipient_id']}")
+        if not answer.is_success:
+            return Outcome(order_id, number, bookings, refusal="the recipient is unknown")
+        recipient = Recipient.model_validate_json(answer.content)
+        try:
+            booking = await self._carrier.book(
+                reference, Parcel(number, row["warehouse"], row["items"]), recipient
+            )  # fmt: skip
+        except CarrierRefusedError as error:
+            return Outcome(order_id, number, bookings, refusal=str(error))
+        return Outcome(order_id, number, bookings, booking=booking)
+
+    async def _recall(self, row: Row, reference: str) -> bool:
+        known: str | None = row["carrier_reference"]
+        if known is None:
+            found = await self._carrier.look_up(reference)
+            if found is None:
+                return True
+            known = found[0].reference
+        return await self._carrier.recall(known)
+
+    async def _again(self, row: Row, *, tracking: bool) -> None:
+        async with self._database.transaction() as tx:
+            await parcels.again(tx, row["order_id"], row["number"], row["attempts"], tracking=tracking)
+
+
+async def apply(database: Database, outcomes: Sequence[Outcome], give_up_after: timedelta) -> None:
+    """Let orders go on from what became of their parcels."""
+    async with database.transaction() as tx:
+        orders = await store.load(tx, [outcome.order_id for outcome in outcomes], with_lines=True)
+        now = datetime.now(UTC)
+        for outcome in outcomes:
+            order = orders.by_id.get(outcome.order_id)
+            parcel = order.parcel(outcome.number) if order else None
+            if order is None or parcel is None or parcel.bookings != outcome.bookings:
+                log.warning("word of a parcel that is not there", parcel=outcome.said, order_id=str(outcome.order_id))
+                continue
+            orders.heard.add(order.order_id)
+            at = min(outcome.report.at, now) if outcome.report else now
+            cause = orders.cause(order.order_id, outcome.said)
+            if outcome.booking is not None:  # a notice may be the first that we hear of the booking
+                orders.happen(tx, order, booked(order, parcel, outcome.booking, at), cause, at)
+            orders.happen(tx, order, _follow(order, parcel, outcome, at), cause, at)
+            if outcome.asked_at is not None:
+                late = overdue(order, parcel, outcome.asked_at, give_up_after)
+                cause = orders.cause(order.order_id, f"parcel/{outcome.number}/{outcome.bookings}/overdue")
+                orders.happen(tx, order, late, cause, outcome.asked_at)
+        await store.save(tx, orders)
+
+
+def _follow(order: Order, parcel: Parcel, outcome: Outcome, at: datetime) -> list[OrderEvent]:
+    if outcome.refusal is not None:
+        return refused(order, parcel, outcome.refusal, at)
+    if outcome.granted is not None:
+        return recalled(order, parcel, at, granted=outcome.granted)
+    return tracked(order, parcel, outcome.report, at) if outcome.report is not None else []

@@ -1,0 +1,82 @@
+"""Another service's HTTP API, called with a token of our own (OAuth 2.0 client credentials, RFC 6749 section 4.4)."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from typing import Any
+
+import httpx2
+from pydantic import SecretStr
+
+from shared.settings import Settings
+from shared.tracing import current_trace
+
+EARLY_SECONDS = 30.0  # a token is replaced so long before its end
+
+
+class UnavailableError(Exception):
+    """No clear answer came: the other service, or the issuer, is away. The same question may be asked again."""
+
+
+class CallerSettings(Settings):
+    """Settings of a service that calls others."""
+
+    auth_token_url: str
+    client_id: str
+    client_secret: SecretStr
+    customer_url: str
+
+
+class ServiceClient:
+    """Asks the service at ``base_url``; fetches a token when it needs one. ``timeout`` in seconds per call."""
+
+    def __init__(self, base_url: str, settings: CallerSettings, *, timeout: float = 5.0):
+        self._settings = settings
+        self._http = httpx2.AsyncClient(base_url=base_url, timeout=timeout)
+        self._token = ""
+        self._until = 0.0
+        self._fetching = asyncio.Lock()
+
+    async def close(self) -> None:
+        await self._http.aclose()
+
+    async def get(self, path: str, **params: str) -> httpx2.Response:
+        """The answer: a success, or 404 or 410 for what is not there. Raises UnavailableError on any other."""
+        answer = await self._send("GET", path, params)
+        if answer.status_code == 401:  # the issuer has new keys, or took the token back
+            self._until = 0.0
+            answer = await self._send("GET", path, params)
+        if answer.is_success or answer.status_code in (404, 410):
+            return answer
+        raise UnavailableError(f"GET {path}: {answer.status_code} {answer.text[:200]}")
+
+    async def _send(self, method: str, path: str, params: dict[str, str]) -> httpx2.Response:
+        headers = {"Authorization": f"Bearer {await self._bearer()}"}
+        if (trace := current_trace.get()) is not None:
+            headers["traceparent"] = str(trace)
+        try:
+            return await self._http.request(method, path, params=params, headers=headers)
+        except httpx2.HTTPError as error:
+            raise UnavailableError(f"{method} {path}: {type(error).__name__} {error}") from error
+
+    async def _bearer(self) -> str:
+        if time.monotonic() >= self._until:
+            async with self._fetching:
+                if time.monotonic() >= self._until:
+                    await self._fetch()
+        return self._token
+
+    async def _fetch(self) -> None:
+        form = {
+            "grant_type": "client_credentials", "client_id": self._settings.client_id,
+            "client_secret": self._settings.client_secret.get_secret_value(),
+        }  # fmt: skip
+        try:
+            answer = await self._http.post(self._settings.auth_token_url, data=form)
+            answer.raise_for_status()
+            said: dict[str, Any] = answer.json()
+            self._token = str(said["access_token"])
+            self._until = time.monotonic() + max(1.0, float(said.get("expires_in", 60)) - EARLY_SECONDS)
+        except (httpx2.HTTPError, ValueError, KeyError, TypeError) as error:
+            raise UnavailableError(f"no token from the issuer: {type(error).__name__} {error}") from error
