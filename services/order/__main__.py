@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from services.order import handlers, knowledge, views
+from services.order import handlers, knowledge, reminders, views
 from services.order.api import routes
 from services.order.payments import webhooks as payment_notices
 from services.order.payments.sandbox import SandboxProvider
@@ -58,6 +58,7 @@ async def assemble(settings: OrderSettings, database: Database) -> Parts:
             *parcels.calls.workers,
             Worker("retire sealing keys", lambda: knowledge.retire_keys(database), every=60),
             Worker("observe states", observe, every=5),
+            Worker("remind of settlements", lambda: reminders.remind_settled(database), every=60),
         ],
         {"sealing key": can_seal},
         close,

@@ -53,7 +53,7 @@ class Fulfilment(Body):
     """Without ``parcel`` all that the order has left is meant. Told twice, it is one."""
 
     parcel: Annotated[int, Field(ge=1, strict=True)] | None = None
-    tracking: Annotated[str, Field(max_length=100)] | None = None
+    tracking: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9-]{3,39}$")] | None = None
     occurred_at: AwareDatetime | None = None
 
 

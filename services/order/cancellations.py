@@ -13,7 +13,7 @@ from datetime import datetime
 from decimal import ROUND_HALF_UP, Decimal
 
 from services.order.payments.decisions import pay_back
-from services.order.state import AT_CARRIER, ENDED, LEFT, Cancellation, Order, Parcel
+from services.order.state import AT_CARRIER, ENDED, GONE, Cancellation, Order, Parcel
 from shared.events.order import (
     CancellationRefused,
     CancellationRequested,
@@ -45,8 +45,8 @@ def cancel(order: Order, reason: str, at: datetime) -> list[OrderEvent] | Refusa
     if order.state in ENDED:
         return Refusal(f"the order is {order.state} already")
     if order.cancellation is not None:
-        return Refusal("a cancellation is under way")
-    gone = next((parcel for parcel in order.parcels if parcel.state in LEFT), None)
+        return [] if order.cancellation.units is None else Refusal("a cancellation of lines is under way")
+    gone = next((parcel for parcel in order.parcels if parcel.state in GONE), None)
     if gone is not None:
         return Refusal(f"parcel {gone.number} has left the warehouse: it can be returned, not cancelled")
     away = [parcel.number for parcel in order.parcels if parcel.state in AT_CARRIER]
@@ -64,7 +64,7 @@ def cancel_lines(order: Order, units: Mapping[int, int], reason: str, at: dateti
         return Refusal("a cancellation is under way")
     if (refusal := _too_many(order, units)) is not None:
         return refusal
-    if _all_with(order, units) and not any(parcel.state in LEFT for parcel in order.parcels):
+    if _all_with(order, units) and not any(parcel.state in GONE for parcel in order.parcels):
         return cancel(order, "all_lines_cancelled", at)
     freed = _free(order, units)
     if isinstance(freed, Refusal):
@@ -85,6 +85,17 @@ def conclude(order: Order, cancellation: Cancellation, at: datetime) -> list[Ord
     if isinstance(done, Refusal):  # meanwhile another parcel was collected or lost
         return [CancellationRefused(occurred_at=at, order_id=order.order_id)]
     return done
+
+
+def give_up(order: Order, parcel: Parcel, at: datetime) -> list[OrderEvent]:
+    """A parcel that the carrier never collected: it is asked to give it back, and what was paid for it goes back."""
+    units = _lines_of(order, parcel)
+    return _recall(order, None if _all_with(order, units) else units, "undeliverable", [parcel.number], at)
+
+
+def nothing_left(order: Order, at: datetime) -> list[OrderEvent]:
+    """Every parcel was lost, refused or cancelled: so is the order."""
+    return _cancel(order, "nothing_left", at)
 
 
 def make_good(order: Order, parcel: Parcel, at: datetime) -> list[OrderEvent]:
@@ -111,7 +122,7 @@ def _cancel(order: Order, reason: str, at: datetime) -> list[OrderEvent]:
 def _recall(
     order: Order, units: Mapping[int, int] | None, reason: str, parcels: list[int], at: datetime
 ) -> list[OrderEvent]:
-    order.cancellation = Cancellation(units, reason)
+    order.cancellation = Cancellation(units, reason, tuple(parcels))
     return [
         CancellationRequested(occurred_at=at, order_id=order.order_id, parcels=tuple(parcels), reason=reason)
     ]  # fmt: skip
@@ -158,6 +169,8 @@ def _free(order: Order, units: Mapping[int, int]) -> tuple[HeldUnits, ...] | Ref
                 freed.append(HeldUnits(sku=sku, warehouse=parcel.warehouse, quantity=part))
                 wanted[sku] -= part
     gone = next((sku for sku, left in wanted.items() if left > 0), None)
+    if gone is not None and any(parcel.state == "recalling" for parcel in order.parcels):
+        return Refusal(f"the carrier is being asked for the parcel with {gone}: try again in a moment", "lines")
     if gone is not None:
         return Refusal(
             f"{wanted[gone]} of {gone} have left the warehouse: they can be returned, not cancelled", "lines"

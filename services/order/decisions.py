@@ -11,7 +11,7 @@ from uuid import uuid5
 
 from services.order import cancellations
 from services.order.payments.decisions import captured, confirmed
-from services.order.shipping.decisions import handed_over
+from services.order.shipping.decisions import handed_over, shipped
 from services.order.state import FINAL, LEFT, Answer, Order
 from shared.events.customer import BuyerRefused, PointsSettled
 from shared.events.inventory import StockIssued, StockRefused
@@ -105,7 +105,7 @@ def _settle(order: Order, at: datetime) -> list[OrderEvent]:
     if not all(parcel.state in FINAL for parcel in order.parcels):
         return []
     if not any(parcel.state == "delivered" for parcel in order.parcels):
-        return []
+        return cancellations.nothing_left(order, at) if order.parcels else []
     if order.payment is not None and order.payment.refunds:
         return []
     assert order.customer_id is not None
@@ -116,3 +116,11 @@ def _settle(order: Order, at: datetime) -> list[OrderEvent]:
             currency=order.currency,
         )
     ]  # fmt: skip
+
+
+def remind(order: Order, at: datetime) -> list[OrderEvent]:
+    """Say again what inventory and customer have not answered: an older release of theirs may have passed over it."""
+    if order.state != "confirmed" or not order.settled:
+        return []
+    said: list[OrderEvent] = [shipped(order, one, at) for one in order.parcels if one.state in LEFT and not one.issued]
+    return said if order.points_settled else [*said, *_settle(order, at)]

@@ -28,15 +28,15 @@ def build(payment_deadline: int) -> Consumers:
         orders = await store.load(tx, [message.event.order_id for message in batch])
         for message in batch:
             order = orders.by_id[message.event.order_id]
-            order.hear(message.event)
-            orders.heard.add(order.order_id)
             match message.event:
-                case StockIssued():
+                case StockIssued(parcel=number) if (parcel := order.parcel(number)) is not None and not parcel.issued:
                     orders.book(message.id, post_issue(order, message.event))
-                case PointsSettled():
+                case PointsSettled() if not order.points_settled:
                     orders.book(message.id, post_points(order, message.event))
                 case _:
                     pass
+            order.hear(message.event)
+            orders.heard.add(order.order_id)
             events = decide(order, message.event)
             orders.happen(tx, order, events, message, message.event.occurred_at)
             if events and order.state == "paying":

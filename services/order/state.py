@@ -45,6 +45,7 @@ ENDED = frozenset({"rejected", "cancelled", "expired", "closed"})
 OPEN_PAYMENT = frozenset({"requested", "pending", "action_required"})
 LEFT = frozenset({"shipped", "delivered", "lost"})  # states of parcels that are no longer in the warehouse
 AT_CARRIER = frozenset({"booking", "booked"})
+GONE = frozenset({"shipped", "delivered"})  # what the buyer has, or will have
 FINAL = frozenset({"delivered", "lost", "refused", "dropped"})
 
 
@@ -95,6 +96,13 @@ class Parcel:
     late: bool = False
     issued: bool = False  # inventory has told what its goods had cost
     made_good: bool = False  # lost or refused, and what was paid for it went back
+    since: datetime | None = None  # when it came into its state, by the database's clock; None: just now
+
+    def plan_again(self) -> None:
+        """Its booking is undone: the next one has a reference and a promise of its own."""
+        self.bookings += 1
+        self.state, self.price, self.tracking, self.carrier_reference = "planned", Decimal(0), None, None
+        self.promised_at, self.late = None, False
 
 
 @dataclass(frozen=True)
@@ -132,10 +140,11 @@ NOTHING = Sale(Decimal(0), Decimal(0), Decimal(0), Decimal(0))
 
 @dataclass(frozen=True)
 class Cancellation:
-    """Waits until the carrier has given parcels back. ``units`` per line; None is the whole order."""
+    """Waits until the carrier has given ``parcels`` back. ``units`` per line; None is the whole order."""
 
     units: Mapping[int, int] | None
     reason: str
+    parcels: tuple[int, ...] = ()
     too_late: int | None = None  # the parcel that the carrier has collected already
 
 
@@ -270,12 +279,10 @@ class Order:
             case ParcelBooked():
                 parcel.carrier, parcel.tracking, parcel.promised_at = event.carrier, event.tracking, event.promised_at
                 parcel.price, parcel.currency = event.price, event.currency
-                if parcel.state != "recalling":
+                if parcel.state == "booking":
                     parcel.state = "booked"
             case ParcelRecalled():
-                parcel.bookings += 1
-                parcel.state, parcel.price, parcel.tracking = "planned", Decimal(0), None
-                parcel.carrier_reference = None
+                parcel.plan_again()
             case ParcelRefused():
                 parcel.state = "refused"
             case ParcelShipped(carrier=carrier, tracking=tracking):

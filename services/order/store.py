@@ -108,6 +108,11 @@ SELECT order_id FROM orders WHERE deadline_at <= $1 AND partition = ANY($2::smal
 ORDER BY deadline_at LIMIT $3
 """
 
+UNANSWERED = """
+SELECT order_id FROM orders WHERE settled AND state = 'confirmed' AND changed_at < now() - interval '5 minutes'
+ORDER BY changed_at LIMIT $1
+"""
+
 ORDER_OF_PAYMENT = "SELECT order_id FROM payments WHERE payment_id = $1"
 
 
@@ -201,7 +206,7 @@ def _order(row: Row) -> Order:
 def _cancellation(stored: Mapping[str, Any]) -> Cancellation:
     units: Mapping[str, int] | None = stored["units"]
     of_lines = {int(line): number for line, number in units.items()} if units is not None else None
-    return Cancellation(of_lines, stored["reason"], stored["too_late"])
+    return Cancellation(of_lines, stored["reason"], tuple(stored["parcels"]), stored["too_late"])
 
 
 async def save(tx: Tx, orders: Orders) -> None:
@@ -236,7 +241,7 @@ async def _save_orders(tx: Tx, changed: Sequence[Order], orders: Orders) -> None
         if (waiting := order.cancellation) is None:
             return None
         units = {str(line): number for line, number in waiting.units.items()} if waiting.units is not None else None
-        return {"units": units, "reason": waiting.reason, "too_late": waiting.too_late}
+        return {"units": units, "reason": waiting.reason, "parcels": waiting.parcels, "too_late": waiting.too_late}
 
     rows = [
         (
@@ -301,6 +306,11 @@ async def write_care(tx: Tx, batch: Batch[CareEvent]) -> None:
         for message in batch
     ]  # fmt: skip
     await tx.db.execute(WRITE_CARE, *_columns(rows))
+
+
+async def unanswered(tx: Tx, limit: int) -> list[UUID]:
+    """Orders that were settled minutes ago and have not been closed."""
+    return [row["order_id"] for row in await tx.db.fetch(UNANSWERED, limit)]
 
 
 async def overdue(tx: Tx, until: datetime, partitions: Sequence[int], limit: int) -> list[UUID]:

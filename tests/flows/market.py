@@ -255,6 +255,14 @@ class Market:
 
         return await until(f"order {order_id} is {state}", there, seconds)
 
+    async def not_pending(self, order_id: str) -> None:
+        """Until the carrier has answered what a cancellation waits for."""
+
+        async def decided() -> bool:
+            return not (await self.look(order_id))["cancellation_pending"]
+
+        await until(f"the cancellation of {order_id} is decided", decided)
+
     async def books(self, order_id: str) -> dict[str, Decimal]:
         """The balances of the order's accounts."""
         params = {"order_id": order_id, "limit": 500}

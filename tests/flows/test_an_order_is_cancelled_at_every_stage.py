@@ -48,6 +48,18 @@ async def test_when_the_carrier_has_it_on_the_list_it_is_asked_to_give_it_back(m
     await settled_cancellation(market, order_id)
 
 
+async def test_two_booked_parcels_are_both_given_back(market: Market):
+    lamp, clock = market.name("red-lamp"), market.name("old-clock")
+    await market.stock({lamp: ("24.90", 5)})
+    await market.stock({clock: ("40.00", 5)}, warehouse="lyon")
+    order_id = await market.place(market.order((lamp, 1), (clock, 1)))
+    await market.booked(order_id, parcels=2)
+    assert (await market.cancel(order_id)).status_code == 202
+    order = await market.ended(order_id, "cancelled")
+    assert (journey(order).count("CancellationRequested"), journey(order).count("ParcelRecalled")) == (1, 2)
+    await settled_cancellation(market, order_id)
+
+
 async def test_units_of_a_booked_parcel_are_taken_out_and_the_rest_goes(market: Market):
     lamp, cup = await market.lamps_and_cups()
     order_id = await market.place(market.order((lamp, 1), (cup, 3)))

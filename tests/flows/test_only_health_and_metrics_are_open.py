@@ -18,7 +18,7 @@ from shared.health import Health
 from tests.flows.market import Market
 
 OPEN = {"/health/live", "/health/ready", "/metrics"}
-SIGNED = {"/webhooks/payments"}  # by the provider, with its own secret
+SIGNED = {"/webhooks/payments", "/webhooks/carrier"}  # by who sends them, with a secret of their own
 
 
 def routes(service: str, router: Any) -> Iterator[tuple[str, str, str]]:

@@ -50,4 +50,4 @@ async def test_the_same_points_cannot_be_redeemed_by_ten_parallel_orders(market:
         ("rejected", "points"): 8,
     }
     points = (await market.ask("customer", "GET", f"/customers/{member}")).json()["points"]
-    assert points == {"balance": 250, "held": 200}
+    assert points == {"balance": 50, "held": 200}

@@ -19,6 +19,8 @@ UPDATE orders SET sale = (
     FROM jsonb_array_elements(priced_lines) AS line)
 WHERE state IN ('placed', 'paying') AND priced_lines IS NOT NULL;
 
+CREATE INDEX orders_settled ON orders (changed_at) WHERE settled AND state = 'confirmed';
+
 -- What goes from one warehouse. `due_at` is when the carrier must next be asked, or a channel reminded: no call is made
 -- inside a transaction, and what is not final always has one.
 CREATE TABLE parcels (
@@ -38,7 +40,8 @@ CREATE TABLE parcels (
     late              boolean NOT NULL,
     issued            boolean NOT NULL,              -- inventory has told what left
     made_good         boolean NOT NULL,
-    attempts          int NOT NULL DEFAULT 0,        -- since the state last changed
+    since             timestamptz NOT NULL DEFAULT now(), -- when the state last changed
+    attempts          int NOT NULL DEFAULT 0,        -- since then
     due_at            timestamptz,
     PRIMARY KEY (order_id, number),
     CONSTRAINT moves_on CHECK ((state IN ('delivered', 'lost', 'refused', 'dropped')) = (due_at IS NULL))

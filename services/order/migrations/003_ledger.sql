@@ -5,7 +5,7 @@ CREATE FUNCTION total_of(amounts numeric[]) RETURNS numeric LANGUAGE sql IMMUTAB
 
 CREATE TABLE ledger (
     id          bigint GENERATED ALWAYS AS IDENTITY, -- the journal's order
-    order_id    uuid NOT NULL REFERENCES orders,
+    order_id    uuid NOT NULL,
     cause       uuid NOT NULL,                       -- the event that it books
     currency    text NOT NULL,
     kind        text NOT NULL,
@@ -13,6 +13,7 @@ CREATE TABLE ledger (
     amounts     numeric[] NOT NULL,
     occurred_at timestamptz NOT NULL,                -- business time: the day of the books
     recorded_at timestamptz NOT NULL DEFAULT now(),
+    written_by  xid8 NOT NULL DEFAULT pg_current_xact_id(), -- a page ends before what is not committed yet
     PRIMARY KEY (order_id, cause, currency),         -- an event is booked once
     CONSTRAINT balanced CHECK (total_of(amounts) = 0),
     CONSTRAINT paired CHECK (cardinality(accounts) = cardinality(amounts) AND cardinality(accounts) >= 2)

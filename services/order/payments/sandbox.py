@@ -51,7 +51,7 @@ class SandboxProvider:
         body = {"amount": f"{amount:f}", "currency": currency, "token": token, "reference": str(payment_id)}
         answer = await self._call("POST", "/v1/payments", json=body, key=payment_id)
         if answer.status_code in (400, 402, 422):  # the request itself is refused: asking again would not help
-            return PaymentReport("declined", amount, reason=str(answer.json().get("title", "refused")))
+            return PaymentReport("declined", amount, reason=_title(answer))
         return _payment(answer).report()
 
     async def look_up(self, payment_id: UUID) -> PaymentReport | None:
@@ -92,6 +92,13 @@ class SandboxProvider:
         if answer.status_code >= 500 or answer.status_code in (401, 403, 408, 425, 429):
             raise UnknownOutcomeError(f"{method} {path}: {answer.status_code}")
         return answer
+
+
+def _title(answer: httpx2.Response) -> str:
+    try:
+        return str(answer.json().get("title", "refused"))
+    except (ValueError, AttributeError) as error:
+        raise UnknownOutcomeError(f"{answer.request.url.path}: {answer.status_code} without a reason") from error
 
 
 def _check(answer: httpx2.Response) -> None:

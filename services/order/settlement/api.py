@@ -13,12 +13,13 @@ from uuid import UUID
 
 from fastapi import APIRouter, Query, Response
 from fastapi.responses import StreamingResponse
-from pydantic import AwareDatetime, BaseModel
+from pydantic import BaseModel
 
 from services.order.settlement import store
 from services.order.settlement.decisions import ACCOUNTS
 from shared import paging
 from shared.auth import Principal, requires
+from shared.bodies import Moment
 from shared.money import round_money
 from shared.paging import Cursor, Limit, Page
 from shared.postgres import Database
@@ -27,8 +28,8 @@ PIECE = 1000  # transactions per query of a whole journal
 CSV = "text/csv; charset=utf-8"
 
 Reader = Annotated[Principal, requires("ledger:read")]
-From = Annotated[AwareDatetime | None, Query(alias="from", description="business time; inclusive")]
-Until = Annotated[AwareDatetime | None, Query(description="business time; exclusive")]
+From = Annotated[Moment | None, Query(alias="from", description="business time; inclusive")]
+Until = Annotated[Moment | None, Query(description="business time; exclusive")]
 Currency = Annotated[str | None, Query(pattern=r"^[A-Z]{3}$")]
 Format = Annotated[Literal["json", "csv"], Query()]
 

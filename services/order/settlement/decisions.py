@@ -64,7 +64,7 @@ def post(order: Order, event: OrderEvent) -> list[Posting]:
     match event:
         case OrderConfirmed() if order.sale is not None:
             return _posting("sale", order, event.occurred_at, _sold(order.sale))
-        case OrderLinesCancelled():
+        case OrderLinesCancelled() if order.sale is not None:
             return _posting("cancellation", order, event.occurred_at, _taken_back(Sale.cancelled(event)))
         case OrderCancelled() if order.state == "confirmed" and order.sale is not None:
             return _posting("cancellation", order, event.occurred_at, _taken_back(order.sale))

@@ -28,11 +28,19 @@ WHERE ($1::text IS NULL OR currency = $1) AND ($2::timestamptz IS NULL OR occurr
 GROUP BY currency, account ORDER BY currency, account
 """
 
+# Ids commit out of order: what an open transaction may yet put before them is left for the next page. Asked before the
+# page is read, and of this database alone: a snapshot's own xmin would wait for the oldest transaction of the server.
+FENCE = """
+SELECT pg_snapshot_xmax(pg_current_snapshot())::text::bigint - coalesce(max(age(backend_xid)), 0) AS fence
+FROM pg_stat_activity WHERE datname = current_database() AND backend_xid IS NOT NULL
+"""
+
 JOURNAL = """
 SELECT id, order_id, cause, currency, kind, accounts, amounts, occurred_at, recorded_at FROM ledger
 WHERE id > $1 AND ($2::uuid IS NULL OR order_id = $2) AND ($3::text IS NULL OR currency = $3)
   AND ($4::text IS NULL OR $4 = ANY (accounts)) AND ($5::timestamptz IS NULL OR occurred_at >= $5)
   AND ($6::timestamptz IS NULL OR occurred_at < $6)
+  AND ($2::uuid IS NOT NULL OR written_by::text::bigint < $8)
 ORDER BY id LIMIT $7
 """
 
@@ -61,6 +69,7 @@ async def journal(
     db: Connection, after: int, *, order_id: UUID | None = None, currency: str | None = None,
     account: str | None = None, since: datetime | None = None, until: datetime | None = None, limit: int,
 ) -> list[dict[str, Any]]:  # fmt: skip
-    """Transactions in the order in which they were recorded, after the one with this id."""
-    rows = await db.fetch(JOURNAL, after, order_id, currency, account, since, until, limit)
+    """Transactions in the order in which they were recorded, after the one with this id; none is passed over."""
+    fence = await db.fetchval(FENCE)
+    rows = await db.fetch(JOURNAL, after, order_id, currency, account, since, until, limit, fence)
     return [dict(row) for row in rows]

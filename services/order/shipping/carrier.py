@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Protocol
 
-from pydantic import BaseModel
+from pydantic import BaseModel, ConfigDict, field_validator
 
 from services.order.shipping.decisions import Booking, ParcelReport
 from services.order.state import Parcel
@@ -15,11 +15,17 @@ class CarrierUnavailableError(Exception):
 
 
 class CarrierRefusedError(Exception):
-    """The carrier does not take this parcel, and would not if asked again."""
+    """The carrier does not take this parcel, and would not if asked again; ``reason`` is a code of ours."""
+
+    def __init__(self, reason: str):
+        super().__init__(reason)
+        self.reason = reason
 
 
 class Recipient(BaseModel):
     """Where a parcel goes, as the customer service says it. Passed on, never stored or logged."""
+
+    model_config = ConfigDict(hide_input_in_errors=True)
 
     name: str
     street: str
@@ -28,6 +34,11 @@ class Recipient(BaseModel):
     region: str | None = None
     country: str
     phone: str | None = None
+
+    @field_validator("postal_code", "region", "phone")
+    @classmethod
+    def _blank_is_nothing(cls, value: str | None) -> str | None:
+        return (value or "").strip() or None
 
 
 class Carrier(Protocol):

@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from decimal import Decimal
 
+from services.order.cancellations import give_up
 from services.order.state import AT_CARRIER, FINAL, LEFT, Order, Parcel
 from shared.events.order import (
     OrderEvent,
@@ -22,6 +23,11 @@ from shared.events.order import (
     ParcelRefused,
     ParcelShipped,
 )
+
+USUAL_TIME = timedelta(days=7)  # to the buyer, where the carrier promises nothing
+BOOKING_TIME = timedelta(days=1)  # for the carrier's answer
+CHANNEL_TIME = timedelta(days=14)  # for a channel that ships its orders itself
+MOST_BOOKINGS = 3
 
 
 @dataclass(frozen=True)
@@ -47,23 +53,26 @@ class ParcelReport:
 
 def booked(order: Order, parcel: Parcel, booking: Booking, at: datetime) -> list[OrderEvent]:
     """The carrier has taken the booking; one that is to be called back already is known all the same."""
-    if parcel.state not in ("booking", "recalling") or parcel.carrier_reference is not None:
+    if parcel.state == "planned" or parcel.state in FINAL or parcel.carrier_reference is not None:
         return []
     parcel.carrier_reference = booking.reference
     return [
         ParcelBooked(
             occurred_at=at, order_id=order.order_id, parcel=parcel.number, warehouse=parcel.warehouse,
-            carrier=booking.carrier, tracking=booking.tracking, items=items(parcel), promised_at=booking.promised_at,
+            carrier=booking.carrier, tracking=booking.tracking, items=items(parcel),
+            promised_at=booking.promised_at or at + USUAL_TIME,
             price=booking.price, currency=booking.currency,
         )
     ]  # fmt: skip
 
 
 def refused(order: Order, parcel: Parcel, reason: str, at: datetime) -> list[OrderEvent]:
-    """The carrier does not take the parcel: there is nobody, or no such address."""
-    if parcel.state != "booking":
-        return []
-    return [ParcelRefused(occurred_at=at, order_id=order.order_id, parcel=parcel.number, reason=reason)]
+    """The carrier does not take the parcel; ``reason`` is a code, as address_not_served."""
+    return [_refused(order, parcel, reason, at)] if parcel.state == "booking" else []
+
+
+def _refused(order: Order, parcel: Parcel, reason: str, at: datetime) -> ParcelRefused:
+    return ParcelRefused(occurred_at=at, order_id=order.order_id, parcel=parcel.number, reason=reason)
 
 
 def recalled(order: Order, parcel: Parcel, at: datetime, *, granted: bool) -> list[OrderEvent]:
@@ -75,52 +84,72 @@ def recalled(order: Order, parcel: Parcel, at: datetime, *, granted: bool) -> li
         _too_late(order, parcel)
         return []
     if parcel.tracking is None:  # it had never come to a booking
-        parcel.state = "planned"
-        parcel.bookings += 1
+        parcel.plan_again()
         return []
+    return [_recalled(order, parcel, at)]
+
+
+def _recalled(order: Order, parcel: Parcel, at: datetime) -> OrderEvent:
     currency = parcel.currency or order.currency
-    return [
-        ParcelRecalled(
-            occurred_at=at, order_id=order.order_id, parcel=parcel.number, price=parcel.price, currency=currency
-        )
-    ]
+    return ParcelRecalled(
+        occurred_at=at, order_id=order.order_id, parcel=parcel.number, price=parcel.price, currency=currency
+    )
 
 
 def tracked(order: Order, parcel: Parcel, report: ParcelReport, at: datetime) -> list[OrderEvent]:
     """What follows from the carrier's word on where a parcel is. A delivered parcel has been shipped, told or not."""
     here = parcel.state
-    if here in AT_CARRIER | {"recalling", "shipped"} and report.promised_at is not None:
-        parcel.promised_at = parcel.promised_at or report.promised_at
-    shipped: list[OrderEvent] = []
+    if here == "booked" and report.status == "cancelled":  # by the carrier itself: it is asked again, a few times
+        again = parcel.bookings < MOST_BOOKINGS
+        return [_recalled(order, parcel, at)] if again else [_refused(order, parcel, "cancelled_by_carrier", at)]
+    moved: list[OrderEvent] = []
     if here in AT_CARRIER | {"recalling"} and report.status in LEFT:
-        shipped = [_shipped(order, parcel, at)]
+        moved = [shipped(order, parcel, at)]
         if here == "recalling":
             _too_late(order, parcel)
     elif here != "shipped":
         return []
     match report.status:
         case "delivered":
-            return [*shipped, ParcelDelivered(occurred_at=at, order_id=order.order_id, parcel=parcel.number)]
+            return [*moved, ParcelDelivered(occurred_at=at, order_id=order.order_id, parcel=parcel.number)]
         case "lost":
             lost = ParcelLost(occurred_at=at, order_id=order.order_id, parcel=parcel.number, items=items(parcel))
-            return [*shipped, lost]
+            return [*moved, lost]
         case _:
-            return shipped
+            return moved
 
 
 def overdue(order: Order, parcel: Parcel, now: datetime, give_up_after: timedelta) -> list[OrderEvent]:
-    """A parcel that has not come when it was promised is late; told once. Long after that it is taken for lost.
+    """A parcel that is not where it should be by now is late; told once. Long after that it is given up.
 
-    ``now`` is when the carrier was asked, or, for an order that its channel ships, when the channel should have.
+    ``now`` is when it was asked about, by the database's clock. One that was shipped is then taken for lost, one that
+    was never collected is called back, one that the carrier never answered about is refused. What a channel ships
+    itself stays late: only the channel knows.
     """
-    promised = parcel.promised_at or (now if parcel.state == "planned" else None)
-    if promised is None or promised > now or parcel.state in FINAL:
+    promised = parcel.promised_at or _due(parcel)
+    if promised is None or promised > now or parcel.state in FINAL or order.cancellation is not None:
         return []
-    if parcel.state == "shipped" and promised + give_up_after <= now:
-        return [ParcelLost(occurred_at=now, order_id=order.order_id, parcel=parcel.number, items=items(parcel))]
+    if promised + give_up_after <= now:
+        match parcel.state:
+            case "shipped":
+                gone = items(parcel)
+                return [ParcelLost(occurred_at=now, order_id=order.order_id, parcel=parcel.number, items=gone)]
+            case "booked":
+                return give_up(order, parcel, now)
+            case "booking":
+                return [_refused(order, parcel, "no_answer", now)]
+            case _:
+                pass
     if parcel.late:
         return []
     return [ParcelLate(occurred_at=now, order_id=order.order_id, parcel=parcel.number, promised_at=promised)]
+
+
+def _due(parcel: Parcel) -> datetime | None:
+    """By when something should have been heard of a parcel without a promise."""
+    if parcel.since is None:
+        return None
+    return parcel.since + (CHANNEL_TIME if parcel.state == "planned" else BOOKING_TIME)
 
 
 def handed_over(order: Order, number: int | None, at: datetime, tracking: str | None = None) -> list[OrderEvent]:
@@ -130,7 +159,7 @@ def handed_over(order: Order, number: int | None, at: datetime, tracking: str | 
         if parcel.state == "planned" and number in (None, parcel.number):
             parcel.carrier, parcel.tracking = order.channel, tracking
             delivered = ParcelDelivered(occurred_at=at, order_id=order.order_id, parcel=parcel.number)
-            events += [_shipped(order, parcel, at), delivered]
+            events += [shipped(order, parcel, at), delivered]
     return events
 
 
@@ -138,7 +167,7 @@ def items(parcel: Parcel) -> tuple[ParcelItem, ...]:
     return tuple(ParcelItem(sku=sku, quantity=quantity) for sku, quantity in sorted(parcel.items.items()))
 
 
-def _shipped(order: Order, parcel: Parcel, at: datetime) -> ParcelShipped:
+def shipped(order: Order, parcel: Parcel, at: datetime) -> ParcelShipped:
     return ParcelShipped(
         occurred_at=at, order_id=order.order_id, parcel=parcel.number, warehouse=parcel.warehouse,
         carrier=parcel.carrier or order.channel, tracking=parcel.tracking, items=items(parcel),
@@ -147,5 +176,5 @@ def _shipped(order: Order, parcel: Parcel, at: datetime) -> ParcelShipped:
 
 def _too_late(order: Order, parcel: Parcel) -> None:
     """A cancellation that waits for this parcel is refused."""
-    if order.cancellation is not None:
+    if order.cancellation is not None and parcel.number in order.cancellation.parcels:
         order.cancellation = replace(order.cancellation, too_late=parcel.number)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from datetime import datetime
 from decimal import Decimal
-from typing import Any
+from typing import Any, TypeVar
 
 import httpx2
 from pydantic import BaseModel, ValidationError
@@ -14,6 +14,8 @@ from standardwebhooks.webhooks import WebhookVerificationError
 from services.order.shipping.carrier import CarrierRefusedError, CarrierUnavailableError, Recipient
 from services.order.shipping.decisions import Booking, ParcelReport
 from services.order.state import Parcel
+
+M = TypeVar("M", bound=BaseModel)
 
 NAME = "sandbox"
 # What the carrier calls what we call otherwise; a status not listed here changes nothing.
@@ -51,6 +53,10 @@ class _Parcel(BaseModel):
         return ParcelReport(STATUS.get(self.status, "booked"), at, self.promised_at)
 
 
+class _Found(BaseModel):
+    data: list[_Parcel]
+
+
 class _Notice(BaseModel):
     type: str
     data: dict[str, Any]
@@ -75,18 +81,15 @@ class SandboxCarrier:
             "units": sum(parcel.items.values()),
         }  # fmt: skip
         answer = await self._call("POST", "/v1/parcels", json=body, headers={"Idempotency-Key": reference})
-        if answer.status_code in (400, 422):  # the request itself is refused: asking again would not help
-            raise CarrierRefusedError(str(answer.json().get("title", "refused"))[:200])
-        return _parcel(answer).booking()
+        if answer.status_code == 422 and _title(answer) == "Address not served":
+            raise CarrierRefusedError("address_not_served")
+        return _parcel(answer).booking()  # any other refusal is a mistake of ours, to be looked into and mended
 
     async def look_up(self, reference: str) -> tuple[Booking, ParcelReport] | None:
         answer = await self._call("GET", "/v1/parcels", params={"reference": reference})
         _check(answer)
-        found = answer.json()["data"]
-        if not found:
-            return None
-        parcel = _Parcel.model_validate(found[0])
-        return parcel.booking(), parcel.report()
+        found = _read(_Found, answer).data
+        return (found[0].booking(), found[0].report()) if found else None
 
     async def recall(self, carrier_reference: str) -> bool:
         answer = await self._call("POST", f"/v1/parcels/{carrier_reference}/cancel")
@@ -123,4 +126,18 @@ def _check(answer: httpx2.Response) -> None:
 
 def _parcel(answer: httpx2.Response) -> _Parcel:
     _check(answer)
-    return _Parcel.model_validate_json(answer.content)
+    return _read(_Parcel, answer)
+
+
+def _read(model: type[M], answer: httpx2.Response) -> M:
+    try:
+        return model.model_validate_json(answer.content)
+    except ValidationError:  # not shown: it may hold what is personal
+        raise CarrierUnavailableError(f"{answer.request.url.path}: not an answer of the carrier") from None
+
+
+def _title(answer: httpx2.Response) -> str:
+    try:
+        return str(answer.json().get("title", ""))
+    except (ValueError, AttributeError):
+        return ""

@@ -16,7 +16,7 @@ LONGEST_PAUSE = 3600
 
 LOAD = """
 SELECT order_id, number, warehouse, items, state, carrier, carrier_reference, tracking, promised_at, price, currency,
-       bookings, late, issued, made_good
+       bookings, late, issued, made_good, since
 FROM parcels WHERE order_id = ANY($1::uuid[]) ORDER BY order_id, number FOR NO KEY UPDATE
 """
 
@@ -45,27 +45,33 @@ SET items = n.items, state = n.state, carrier = n.carrier, carrier_reference = n
     tracking = n.tracking, promised_at = n.promised_at, price = n.price, currency = n.currency, bookings = n.bookings,
     late = n.late, issued = n.issued, made_good = n.made_good,
     attempts = CASE WHEN p.state = n.state THEN p.attempts ELSE 0 END,
+    since = CASE WHEN p.state = n.state THEN p.since ELSE now() END,
     due_at = CASE WHEN n.state IN ('delivered', 'lost', 'refused', 'dropped') THEN NULL
                   WHEN n.wait IS NULL THEN p.due_at
                   ELSE least({DUE}, CASE WHEN NOT n.late AND n.promised_at > now() THEN n.promised_at END) END
 FROM {COLUMNS} WHERE (p.order_id, p.number) = (n.order_id, n.number)
 """
 
+# What is only planned waits while the order is being cancelled.
 CLAIM = """
 UPDATE parcels AS p
 SET due_at = now() + $2 * interval '1 second', attempts = p.attempts + 1,
-    state = CASE WHEN p.state = 'planned' AND o.fulfilment = 'carrier' THEN 'booking' ELSE p.state END
+    state = CASE WHEN p.state = 'planned' AND o.fulfilment = 'carrier' THEN 'booking' ELSE p.state END,
+    since = CASE WHEN p.state = 'planned' AND o.fulfilment = 'carrier' THEN now() ELSE p.since END
 FROM orders o
 WHERE o.order_id = p.order_id AND (p.order_id, p.number) IN
-      (SELECT order_id, number FROM parcels WHERE due_at <= now() ORDER BY due_at LIMIT $1 FOR UPDATE SKIP LOCKED)
+      (SELECT d.order_id, d.number FROM parcels d WHERE d.due_at <= now()
+         AND NOT (d.state = 'planned' AND EXISTS
+                  (SELECT FROM orders w WHERE w.order_id = d.order_id AND w.cancellation IS NOT NULL))
+       ORDER BY d.due_at LIMIT $1 FOR UPDATE OF d SKIP LOCKED)
 RETURNING p.order_id, p.number, p.warehouse, p.items, p.state, p.carrier_reference, p.bookings, p.attempts,
-          o.recipient_id, o.fulfilment, o.traceparent, now() AS now
+          p.due_at AS lease, o.recipient_id, o.fulfilment, o.traceparent, now() AS now
 """
 
 AGAIN = """
 UPDATE parcels SET due_at = least(now() + $3 * interval '1 second', CASE WHEN NOT late AND promised_at > now()
                                                                          THEN promised_at END)
-WHERE order_id = $1 AND number = $2 AND due_at IS NOT NULL
+WHERE order_id = $1 AND number = $2 AND due_at = $4
 """
 
 
@@ -122,7 +128,11 @@ async def claim(tx: Tx, room: int) -> list[Row]:
     return await tx.db.fetch(CLAIM, room, LEASE_SECONDS)
 
 
-async def again(tx: Tx, order_id: UUID, number: int, attempts: int, *, tracking: bool) -> None:
-    """Ask the carrier again later: soon when it gave no answer, at growing distances when it had nothing new."""
+async def again(tx: Tx, claimed: Row, *, tracking: bool) -> None:
+    """Ask the carrier again later: soon when it gave no answer, at growing distances when it had nothing new.
+
+    A parcel that was moved since it was claimed has another time, and keeps it.
+    """
+    attempts = claimed["attempts"]
     seconds = min(LONGEST_PAUSE, TRACK_SECONDS * 2 ** min(attempts, 6)) if tracking else backoff(attempts)
-    await tx.db.execute(AGAIN, order_id, number, seconds)
+    await tx.db.execute(AGAIN, claimed["order_id"], claimed["number"], seconds, claimed["lease"])

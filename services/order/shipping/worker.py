@@ -7,7 +7,7 @@ of its own, ``order/parcel/booking``, so that a notice of one that was undone mo
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from uuid import UUID
 
@@ -19,14 +19,15 @@ from services.order.state import Order, Parcel
 from shared.calls import Call, Calls
 from shared.clients import ServiceClient, UnavailableError
 from shared.events.order import OrderEvent
-from shared.postgres import Database, Row
+from shared.messages import Cause
+from shared.postgres import Database, Row, Tx
 from shared.telemetry import log
 from shared.tracing import Trace, current_trace
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """What came of one call, or what a notice says, of a parcel's ``booking``; to be stored.
+    """What came of one call, or what a notice says, of a parcel; to be stored. ``bookings`` says of which booking.
 
     ``asked_at``, of the database's clock, is there where the parcel is late unless the carrier said otherwise.
     """
@@ -69,7 +70,7 @@ class ParcelCalls:
         self._carrier = carrier
         self._customers = customers
         self._give_up_after = give_up_after
-        self.calls = Calls[Outcome]("parcels", self._claim, lambda outcomes: apply(database, outcomes, give_up_after))
+        self.calls = Calls[Outcome]("parcels", self._claim, self._store)
 
     async def close(self) -> None:
         await self.calls.close()
@@ -80,6 +81,14 @@ class ParcelCalls:
         async with self._database.transaction() as tx:
             return [self._ask(row) for row in await parcels.claim(tx, room)]
 
+    async def _store(self, outcomes: list[Outcome]) -> None:
+        for reference in await apply(self._database, outcomes, self._give_up_after):
+            try:
+                undone = await self._carrier.recall(reference)
+                log.warning("a booking that nobody wants", carrier_reference=reference, recalled=undone)
+            except CarrierUnavailableError as unknown:
+                log.error("a booking that nobody wants", carrier_reference=reference, reason=str(unknown))
+
     async def _ask(self, row: Row) -> Outcome | None:
         current_trace.set(Trace.parse(row["traceparent"]))
         order_id, number, bookings = row["order_id"], row["number"], row["bookings"]
@@ -89,7 +98,8 @@ class ParcelCalls:
                 case "booking":
                     return await self._book(row, reference)
                 case "recalling":
-                    return Outcome(order_id, number, bookings, granted=await self._recall(row, reference))
+                    booking, granted = await self._recall(row, reference)
+                    return Outcome(order_id, number, bookings, booking, granted=granted)
                 case "planned":  # of a channel that ships its orders itself, and has not said that it did
                     await self._again(row, tracking=True)
                     return Outcome(order_id, number, bookings, asked_at=row["now"])
@@ -100,7 +110,7 @@ class ParcelCalls:
         except (CarrierUnavailableError, UnavailableError) as unknown:
             log.warning("parcel: no answer", parcel=reference, attempt=row["attempts"], reason=str(unknown))
             await self._again(row, tracking=False)
-            return None
+            return Outcome(order_id, number, bookings, asked_at=row["now"])
 
     async def _book(self, row: Row, reference: str) -> Outcome:
         order_id, number, bookings = row["order_id"], row["number"], row["bookings"]
@@ -108,52 +118,82 @@ class ParcelCalls:
             return Outcome(order_id, number, bookings, booking=found[0], report=found[1])
         answer = await self._customers.get(f"/recipients/{row['recipient_id']}")
         if not answer.is_success:
-            return Outcome(order_id, number, bookings, refusal="the recipient is unknown")
+            return Outcome(order_id, number, bookings, refusal="recipient_unknown")
         recipient = Recipient.model_validate_json(answer.content)
         try:
             booking = await self._carrier.book(
                 reference, Parcel(number, row["warehouse"], row["items"]), recipient
             )  # fmt: skip
         except CarrierRefusedError as error:
-            return Outcome(order_id, number, bookings, refusal=str(error))
+            return Outcome(order_id, number, bookings, refusal=error.reason)
         return Outcome(order_id, number, bookings, booking=booking)
 
-    async def _recall(self, row: Row, reference: str) -> bool:
+    async def _recall(self, row: Row, reference: str) -> tuple[Booking | None, bool]:
+        """The booking, where it was not known yet, and whether it is undone."""
         known: str | None = row["carrier_reference"]
-        if known is None:
-            found = await self._carrier.look_up(reference)
-            if found is None:
-                return True
-            known = found[0].reference
-        return await self._carrier.recall(known)
+        if known is not None:
+            return None, await self._carrier.recall(known)
+        found = await self._carrier.look_up(reference)
+        if found is None:
+            return None, True
+        return found[0], await self._carrier.recall(found[0].reference)
 
     async def _again(self, row: Row, *, tracking: bool) -> None:
         async with self._database.transaction() as tx:
-            await parcels.again(tx, row["order_id"], row["number"], row["attempts"], tracking=tracking)
+            await parcels.again(tx, row, tracking=tracking)
 
 
-async def apply(database: Database, outcomes: Sequence[Outcome], give_up_after: timedelta) -> None:
-    """Let orders go on from what became of their parcels."""
+async def apply(database: Database, outcomes: Sequence[Outcome], give_up_after: timedelta) -> list[str]:
+    """Let orders go on from what became of their parcels.
+
+    Returns the carrier's references of bookings that nobody wants any more: made after they had been given up.
+    """
+    strays: list[str] = []
     async with database.transaction() as tx:
-        orders = await store.load(tx, [outcome.order_id for outcome in outcomes], with_lines=True)
+        orders = await store.load(tx, [one.order_id for one in outcomes], with_lines=any(map(_needs_lines, outcomes)))
         now = datetime.now(UTC)
         for outcome in outcomes:
             order = orders.by_id.get(outcome.order_id)
             parcel = order.parcel(outcome.number) if order else None
             if order is None or parcel is None or parcel.bookings != outcome.bookings:
-                log.warning("word of a parcel that is not there", parcel=outcome.said, order_id=str(outcome.order_id))
+                log.warning("word of a booking that is not wanted", parcel=outcome.said, order_id=str(outcome.order_id))
+                if outcome.booking is not None and order is not None:
+                    strays.append(outcome.booking.reference)
                 continue
-            orders.heard.add(order.order_id)
-            at = min(outcome.report.at, now) if outcome.report else now
-            cause = orders.cause(order.order_id, outcome.said)
-            if outcome.booking is not None:  # a notice may be the first that we hear of the booking
-                orders.happen(tx, order, booked(order, parcel, outcome.booking, at), cause, at)
-            orders.happen(tx, order, _follow(order, parcel, outcome, at), cause, at)
-            if outcome.asked_at is not None:
-                late = overdue(order, parcel, outcome.asked_at, give_up_after)
-                cause = orders.cause(order.order_id, f"parcel/{outcome.number}/{outcome.bookings}/overdue")
-                orders.happen(tx, order, late, cause, outcome.asked_at)
+            before = (replace(parcel), order.version, order.cancellation)
+            _happen(tx, orders, order, parcel, outcome, now, give_up_after)
+            if (parcel, order.version, order.cancellation) != before:
+                orders.heard.add(order.order_id)
         await store.save(tx, orders)
+    return strays
+
+
+def _needs_lines(outcome: Outcome) -> bool:
+    """Whether something may have to be paid back."""
+    lost = outcome.report is not None and outcome.report.status == "lost"
+    return lost or outcome.refusal is not None or outcome.granted is not None or outcome.asked_at is not None
+
+
+def _happen(
+    tx: Tx,
+    orders: store.Orders,
+    order: Order,
+    parcel: Parcel,
+    outcome: Outcome,
+    now: datetime,
+    give_up_after: timedelta,
+) -> None:
+    at = min(outcome.report.at, now) if outcome.report else now
+
+    def cause(why: str) -> Cause:
+        return orders.cause(order.order_id, f"{outcome.said}/{why}/{order.version}")
+
+    if outcome.booking is not None:  # a notice may be the first that we hear of the booking
+        orders.happen(tx, order, booked(order, parcel, outcome.booking, at), cause("booked"), at)
+    orders.happen(tx, order, _follow(order, parcel, outcome, at), cause("told"), at)
+    if outcome.asked_at is not None:
+        late = overdue(order, parcel, outcome.asked_at, give_up_after)
+        orders.happen(tx, order, late, cause("overdue"), outcome.asked_at)
 
 
 def _follow(order: Order, parcel: Parcel, outcome: Outcome, at: datetime) -> list[OrderEvent]:

@@ -132,3 +132,28 @@ async def test_the_books_are_not_open_to_everybody(database: Database):
     async with counter(database, "orders:read") as client:
         for path in ("/ledger/journal", "/ledger/trial-balance"):
             assert (await client.get(path)).status_code == 403
+
+
+async def test_no_page_of_the_journal_passes_over_what_is_not_committed_yet(database: Database):
+    """Ids are given out before they are committed: a reader must not go past one that is still to come."""
+    await open_shop(database)
+    first, second = [await paying_order(database, reference) for reference in ("shop-1", "shop-2")]
+
+    async def seen() -> list[str]:
+        async with counter(database, "ledger:read") as client:
+            found = (await client.get("/ledger/journal")).json()["items"]
+        return sorted({one["order_id"] for one in found})
+
+    async with database.transaction() as slow:
+        await store.append(slow, [(uuid4(), posting(first, cash="1.00", receivable="-1.00"))])
+        await add(database, uuid4(), posting(second, cash="1.00", receivable="-1.00"))
+        assert await seen() == []
+    assert await seen() == sorted([str(first), str(second)])
+
+
+@pytest.mark.parametrize("path", ["/ledger/journal", "/ledger/trial-balance"])
+@pytest.mark.parametrize("at", ["0001-01-01T00:00:00+14:00", "9999-12-31T23:59:59-14:00", "yesterday"])
+async def test_times_that_no_book_has_are_refused(database: Database, path: str, at: str):
+    async with counter(database, "ledger:read") as client:
+        for side in ("from", "until"):
+            assert (await client.get(path, params={side: at})).status_code == 422

@@ -99,7 +99,7 @@ def of_parcel(number: int, step: Callable[[Order, Parcel], list[OrderEvent]]) ->
 
 
 def is_claimed(order: Order, parcel: Parcel) -> list[OrderEvent]:
-    if parcel.state == "planned" and order.state == "confirmed":
+    if parcel.state == "planned" and order.state == "confirmed" and order.cancellation is None:
         parcel.state = "booking"
     return []
 
@@ -181,6 +181,41 @@ ROADS = {
 ROADS["booked"] = [*ROADS["confirmed"], "claim 1", "book 1", "claim 2", "book 2"]
 ROADS["one shipped"] = [*ROADS["booked"], "shipped 1"]
 ROADS["delivered"] = [*ROADS["one shipped"], "delivered 1", "shipped 2", "delivered 2", "issue 2"]
+
+
+def goes_well(life: Life, rounds: int = 12) -> None:
+    """From now on everybody does what he should: both parcels go their way, and what is asked is answered."""
+    for _ in range(rounds):
+        for n in (1, 2):
+            for name in (f"give back {n}", f"claim {n}", f"book {n}", f"delivered {n}", f"issue {n}"):
+                events = STEPS[name](life)
+                assert not isinstance(events, Refusal)
+                life.happen(events)
+        for name in ("refund paid out", "refund paid out", "points"):
+            life.happen(STEPS[name](life))  # pyright: ignore[reportArgumentType]
+
+
+@settings(max_examples=1000)
+@given(st.sampled_from(["confirmed", "booked", "one shipped"]), st.lists(st.sampled_from(sorted(STEPS)), max_size=30))
+def test_a_confirmed_order_comes_to_its_end_once_everybody_answers(road: str, steps: list[str]):
+    life = Life(new_order())
+    life.order.points = POINTS
+    for name in [*ROADS[road], *steps]:
+        events = STEPS[name](life)
+        if not isinstance(events, Refusal):
+            life.happen(events)
+    goes_well(life)
+    assert life.order.state in ENDED, (life.order.parcels, life.order.cancellation)
+    holds_of_books(life)
+
+
+def test_two_booked_parcels_are_called_back_once_each_and_the_order_is_cancelled():
+    life = Life(new_order())
+    for name in [*ROADS["booked"], "cancel", "give back 1", "claim 1", "book 1", "give back 2"]:
+        life.happen(STEPS[name](life))  # pyright: ignore[reportArgumentType]
+    names = [type(event).__name__ for event in life.said]
+    assert life.order.state == "cancelled"
+    assert (names.count("CancellationRequested"), names.count("ParcelRecalled")) == (1, 2)
 
 
 @settings(max_examples=1500)
