@@ -71,7 +71,7 @@ DEMAND_LINES: Topic[LineDemanded] = Topic(
     public=False, about="Lines of orders by SKU: the demand process counts them.",
 )  # fmt: skip
 DEMAND: Topic[DemandEvent] = Topic(
-    "isthmus.pricing.demand.v1", owner="pricing", key="sku", union=DemandEvent,
+    "isthmus.pricing.demand.v1", owner="pricing", key="sku", union=DemandEvent, retention_ms=30 * DAY_MS,
     about="Units asked for per SKU and window of time.",
 )  # fmt: skip
 

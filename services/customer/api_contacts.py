@@ -19,11 +19,12 @@ from shared.postgres import Database
 from shared.problems import Problem
 
 Purpose = Annotated[str, Query(pattern=r"^[a-z][a-z0-9_]{0,63}$", description="as in order_updates, marketing_email")]
+About = Annotated[UUID | None, Query(description="the order that one writes about: to whom it named")]
 
 
 class Contact(BaseModel):
-    """Name and e-mail address as last seen; without them where writing is not ``allowed``. ``reason`` is opted_out
-    or no_consent."""
+    """Name and e-mail address to write to; without them where writing is not ``allowed``. ``reason`` is opted_out or
+    no_consent."""
 
     customer_id: UUID
     name: str | None
@@ -51,11 +52,12 @@ def routes(database: Database, keyring: Keyring) -> APIRouter:
 
     @router.get("/customers/{customer_id}/contact", summary="Whether and where a customer may be written to, by mail")
     async def get_contact(
-        customer_id: UUID, purpose: Purpose, principal: Annotated[Principal, requires("contacts:read")]
-    ) -> Contact:
+        customer_id: UUID, purpose: Purpose, principal: Annotated[Principal, requires("contacts:read")],
+        order_id: About = None,
+    ) -> Contact:  # fmt: skip
         async with database.transaction() as tx:
             id_ = await profiles.resolve(tx, customer_id)
-            found = await contacts.contact(tx, keyring, id_, purpose)
+            found = await contacts.contact(tx, keyring, id_, purpose, order_id)
             if found is None:
                 raise Problem(404, "Not found", f"no customer {customer_id}")
             await profiles.note_access(tx, principal.subject, f"contact for {purpose}", [id_])

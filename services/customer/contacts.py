@@ -1,12 +1,14 @@
-"""How a customer may be written to, and when they were: consent and address at this moment, and the history."""
+"""How a customer may be written to about an order, and when they were: consent and address, and the history."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 from uuid import UUID
 
-from services.customer.keyring import Keyring
-from services.customer.people import is_email, normal_email
+from services.customer.keyring import DataKey, Keyring
+from services.customer.people import Trait, is_email, normal_email
+from services.customer.store import identity_hash
 from shared.events.notify import CareEvent, CareFailed, CareSent, CareTriggered
 from shared.messages import Batch
 from shared.postgres import Row, Tx
@@ -18,9 +20,21 @@ DATA_KEY = "SELECT data_key FROM customers WHERE customer_id = $1 AND data_key I
 
 CONSENT = "SELECT granted FROM consents WHERE customer_id = $1 AND purpose = $2 ORDER BY id DESC LIMIT 1"
 
-SEEN_UNDER = """
-SELECT kind, hash, value FROM contacts WHERE customer_id = $1 AND kind IN ('name', 'email')
-ORDER BY recorded_at DESC, hash
+# An order of somebody else is none.
+OF_ORDER = """
+SELECT r.recipient_id, r.buyer_name, r.buyer_email, i.channel FROM recipients r JOIN identifications i USING (order_id)
+WHERE r.order_id = $1 AND r.customer_id = $2
+"""
+
+OWN_ADDRESSES = """
+SELECT hash, collision, value FROM identities WHERE customer_id = $1 AND kind = 'email' ORDER BY recorded_at DESC, hash
+"""
+
+# Who opted out, of those who own an address by one of these hashes.
+OPTED_OUT_OWNERS = """
+SELECT i.hash, i.collision, i.value, i.customer_id, c.data_key FROM identities i JOIN customers c USING (customer_id)
+WHERE i.hash = ANY($1::bytea[]) AND i.customer_id <> $2 AND c.data_key IS NOT NULL
+AND (SELECT granted FROM consents WHERE customer_id = i.customer_id AND purpose = $3 ORDER BY id DESC LIMIT 1) IS FALSE
 """
 
 # Whoever came first from triggered to its outcome stays; a late or repeated event changes nothing.
@@ -40,8 +54,25 @@ ORDER BY id LIMIT $3
 """
 
 
-async def contact(tx: Tx, keyring: Keyring, customer_id: UUID, purpose: str) -> dict[str, Any] | None:
-    """Name and e-mail address last seen, unless writing for ``purpose`` is not allowed; None when unknown or erased."""
+@dataclass(frozen=True)
+class Placed:
+    """Under what an order was placed, as it was written."""
+
+    channel: str | None = None
+    name: str | None = None
+    email: str | None = None
+
+
+async def contact(
+    tx: Tx, keyring: Keyring, customer_id: UUID, purpose: str, order_id: UUID | None
+) -> dict[str, Any] | None:
+    """Name and e-mail address to write to about this order, unless that is not allowed; None when unknown or erased.
+
+    Of ``order_updates`` one writes to the address that the order was placed with. For every other purpose, and where
+    the order has none, it is one that the customer is recognised by: never one that an account merely typed. The name
+    is that of the order, if the order does not say that it is the name of another address. Consent is the customer's;
+    but who owns the address and opted out is not written to either.
+    """
     wrapped: bytes | None = await tx.db.fetchval(DATA_KEY, customer_id)
     if wrapped is None:
         return None
@@ -49,13 +80,51 @@ async def contact(tx: Tx, keyring: Keyring, customer_id: UUID, purpose: str) -> 
     found: dict[str, str | None] = {"name": None, "email": None}
     if reason is None:
         key = keyring.data_key(customer_id, wrapped)
-        for row in await tx.db.fetch(SEEN_UNDER, customer_id):
-            kind = row["kind"]
-            if found[kind] is None:
-                value = key.text("contacts", "value", f"{customer_id}/{kind}/{row['hash'].hex()}", row["value"])
-                if kind == "name" or is_email(normal_email(value)):  # people write "n/a", too
-                    found[kind] = value
+        placed = await _placed(tx, key, customer_id, order_id) if order_id else Placed()
+        email = placed.email if purpose in UNLESS_WITHDRAWN else None
+        email = email or await _own_address(tx, key, customer_id, placed.channel)
+        if email and await _owner_opted_out(tx, keyring, customer_id, purpose, email, placed.channel):
+            reason = "opted_out"
+        else:
+            named = placed.email is None or normal_email(placed.email) == normal_email(email or "")
+            found = {"name": placed.name if named else None, "email": email}
     return {"customer_id": customer_id, **found, "allowed": reason is None, "reason": reason}
+
+
+async def _placed(tx: Tx, key: DataKey, customer_id: UUID, order_id: UUID) -> Placed:
+    row = await tx.db.fetchrow(OF_ORDER, order_id, customer_id)
+    if row is None:  # not identified yet, or refused
+        return Placed()
+
+    def text(column: str) -> str | None:
+        return key.text("recipients", column, row["recipient_id"], row[column]) if row[column] else None
+
+    email = text("buyer_email")
+    usable = email is not None and is_email(normal_email(email))  # people write "n/a", too
+    return Placed(row["channel"], text("buyer_name"), email if usable else None)
+
+
+async def _own_address(tx: Tx, key: DataKey, customer_id: UUID, channel: str | None) -> str | None:
+    """The latest that the customer is recognised by; one that a marketplace made up is of its channel only."""
+    for row in await tx.db.fetch(OWN_ADDRESSES, customer_id):
+        trait = _trait(key, row)
+        if trait.scope in ("", channel):
+            return trait.value
+    return None
+
+
+async def _owner_opted_out(
+    tx: Tx, keyring: Keyring, customer_id: UUID, purpose: str, email: str, channel: str | None
+) -> bool:
+    """Whether the address is another customer's who does not want to be written to."""
+    traits = {Trait("email", scope, normal_email(email)) for scope in ("", channel or "")}
+    hashes = [identity_hash(keyring, trait) for trait in traits]
+    rows = await tx.db.fetch(OPTED_OUT_OWNERS, hashes, customer_id, purpose)
+    return any(_trait(keyring.data_key(row["customer_id"], row["data_key"]), row) in traits for row in rows)
+
+
+def _trait(key: DataKey, row: Row) -> Trait:
+    return Trait.read(key.text("identities", "value", f"{row['hash'].hex()}/{row['collision']}", row["value"]))
 
 
 def _refusal(purpose: str, granted: bool | None) -> str | None:

@@ -63,6 +63,13 @@ class Unreadable:
 Said = Claim | Unreadable | OrderEvent
 
 
+def dated(event: OrderEvent, recorded_at: datetime) -> OrderEvent:
+    """A settlement counts when it was recorded at the latest: no import earns or decides anything in the future."""
+    if isinstance(event, OrderSettled) and event.occurred_at > recorded_at:
+        return event.model_copy(update={"occurred_at": recorded_at})
+    return event
+
+
 def decide(registry: Registry, said: Said) -> list[Outcome]:
     """An order gets one answer; asking twice, late or in the wrong order changes nothing."""
     match said:
@@ -159,7 +166,7 @@ def _release(registry: Registry, order: Identification, event: OrderEvent, numbe
 
 
 def _settle(registry: Registry, event: OrderSettled) -> list[Outcome]:
-    """Every settled order is answered, also with nothing: it waits for that."""
+    """Every settled order is answered, also with nothing: it waits for that. ``event`` is ``dated``."""
     order = registry.orders.get(event.order_id, Identification("seen"))
     if order.state == "settled":
         return []
@@ -176,8 +183,7 @@ def _settle(registry: Registry, event: OrderSettled) -> list[Outcome]:
     if customer is None:
         return [settled]
     entry = _entry(customer.customer_id, event, number, "earned", order.version + 1)
-    at = max(event.occurred_at, registry.clock or event.occurred_at)
-    return [settled, *entry, *_tier(registry, customer, at, entry)]
+    return [settled, *entry, *_rise(registry, customer, event.occurred_at, entry)]
 
 
 def _entry(customer_id: UUID, said: Claim | OrderEvent, number: int, kind: Kind, version: int) -> list[Entry]:
@@ -210,24 +216,41 @@ def unpin_tier(registry: Registry, customer: Customer, at: datetime) -> list[Out
     """From now on points decide; that is said even if they give the same tier."""
     if not customer.pinned:
         return []
-    stands = _standing(registry, customer, registry.clock or at)
+    stands = _standing(registry, customer, registry.read_to or registry.clock or at)
     changed = TierChanged(occurred_at=at, customer_id=customer.customer_id, tier=stands.tier)
     return [changed, *_review(customer, stands.review_at)]
 
 
 def review_tier(registry: Registry, customer: Customer) -> list[Outcome]:
-    """The tier as of the business time at which points that held it up grew old, once that time has come."""
+    """The tier as of the business time at which points that held it up grew old, once all has been read up to then.
+
+    This alone lowers a tier: that time passes in one partition says nothing of what others hold of this customer.
+    """
     due = customer.review_at
-    if due is None or registry.clock is None or due > registry.clock:
+    if due is None or registry.read_to is None or due > registry.read_to:
         return []
-    return _tier(registry, customer, due)
+    return _put(customer, _standing(registry, customer, due), due)
 
 
-def _tier(registry: Registry, customer: Customer, at: datetime, more: Sequence[Entry] = ()) -> list[Outcome]:
-    """What tier the points earned, and ``more`` of them, give at the business time ``at``."""
+def _rise(registry: Registry, customer: Customer, occurred_at: datetime, entry: Sequence[Entry]) -> list[Outcome]:
+    """What the ``entry`` of a settlement makes of the tier: it may rise at once, and falls by ``review_tier`` only.
+
+    Judged as of the latest that is known of the customer and of what has been read, so that late news does not raise
+    a tier by points that were never there within one year.
+    """
     if customer.pinned or customer.guest:
         return []
-    stands = _standing(registry, customer, at, more)
+    known = [when for when, _ in registry.earned.get(customer.customer_id, ())]
+    at = max([occurred_at, registry.read_to or occurred_at, *known])
+    stands = _standing(registry, customer, at, entry)
+    order = [tiers.BASE, *registry.programme.thresholds]
+    falls = customer.tier in order and order.index(stands.tier) < order.index(customer.tier)
+    if falls and customer.review_at is not None:
+        return []
+    return _put(customer, stands, at)
+
+
+def _put(customer: Customer, stands: tiers.Standing, at: datetime) -> list[Outcome]:
     changed = TierChanged(occurred_at=at, customer_id=customer.customer_id, tier=stands.tier)
     return [*([changed] if stands.tier != customer.tier else []), *_review(customer, stands.review_at)]
 

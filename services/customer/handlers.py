@@ -8,13 +8,13 @@ from uuid import UUID
 
 from services.customer import ledger, sealing_keys, store
 from services.customer.contacts import note_contacts
-from services.customer.decisions import Claim, Said, Unreadable, decide
+from services.customer.decisions import Claim, Said, Unreadable, dated, decide
 from services.customer.keyring import Keyring
 from services.customer.people import Masks, contacts, traits
 from services.customer.points import Entry
 from services.customer.registry import IdentityLinked, OrderEnded, Outcome, Programme, Registry, ReviewSet
 from services.customer.store import Vault
-from shared.consume import Consumers
+from shared.consume import Consumers, Due
 from shared.events.customer import (
     BuyerIdentified,
     BuyerRefused,
@@ -34,7 +34,7 @@ from shared.events.order import (
     OrderSettled,
     SealingKeyRetired,
 )
-from shared.messages import Batch, Cause
+from shared.messages import Batch, Cause, Message
 from shared.postgres import Tx
 from shared.sealing import SealedBuyer, UnreadableError, unseal
 from shared.topics import CARE, CUSTOMERS, IDENTIFICATIONS, INTAKE, ORDERS, RETIRED_KEYS
@@ -59,9 +59,9 @@ def build(keyring: Keyring, masks: Masks, programme: Programme = USUAL) -> Consu
         await _load(tx, vault, masks, batch, boxes)
         accepted: list[tuple[BuyerIdentified, SealedBuyer]] = []
         for message in batch:
-            if isinstance(message.event, OrderSettled):  # never ahead of real time, whatever an import says
-                vault.registry.advance(min(message.event.occurred_at, message.recorded_at))
-            said = _said(vault, masks, message.event, boxes.get(message.id))
+            said = _said(vault, masks, message, boxes.get(message.id))
+            if isinstance(said, OrderSettled):
+                vault.registry.advance(said.occurred_at)
             for outcome in decide(vault.registry, said):
                 publish(tx, vault.registry, outcome, cause=message)
                 if isinstance(outcome, BuyerIdentified):
@@ -73,6 +73,11 @@ def build(keyring: Keyring, masks: Masks, programme: Programme = USUAL) -> Consu
             [(event.customer_id, contact) for event, box in accepted
              for contact in contacts(box.buyer.name, box.buyer.email, box.buyer.phone)],
         )  # fmt: skip
+
+    @consumers.deadlines(after=identify_buyers)
+    async def note_read(tx: Tx, due: Due) -> None:
+        """Tell those who lower tiers how far settlements have been read."""
+        await ledger.note_read(tx, due.until, due.partitions)
 
     @consumers.on(RETIRED_KEYS)
     async def retire_sealing_keys(tx: Tx, batch: Batch[SealingKeyRetired]) -> None:
@@ -145,10 +150,11 @@ def _orders(events: Iterable[IntakeEvent]) -> tuple[dict[UUID, tuple[str | None,
     return orders, others
 
 
-def _said(vault: Vault, masks: Masks, event: IntakeEvent, box: SealedBuyer | None) -> Said:
-    """``event`` as decisions see it: without anything personal."""
+def _said(vault: Vault, masks: Masks, message: Message[IntakeEvent], box: SealedBuyer | None) -> Said:
+    """The event as decisions see it: without anything personal, and not ahead of real time."""
+    event = message.event
     if not isinstance(event, BuyerSealed):
-        return event
+        return dated(event, message.recorded_at)
     if box is None:
         return Unreadable(order_id=event.order_id, occurred_at=event.occurred_at)
     known = () if event.customer_id else vault.identify(traits(box.buyer, event.channel, masks))

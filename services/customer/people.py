@@ -22,6 +22,10 @@ class Trait:
     def text(self) -> str:
         return "\x1f".join((self.kind, self.scope, self.value))
 
+    @classmethod
+    def read(cls, text: str) -> Trait:
+        return cls(*text.split("\x1f", 2))
+
 
 @dataclass(frozen=True)
 class Contact:

@@ -104,7 +104,8 @@ class Registry:
     """The part of what is known that a batch needs. ``earned`` is there for whom a tier is decided."""
 
     programme: Programme = field(default_factory=Programme)
-    clock: datetime | None = None  # business time, in whole hours; None: nothing was ever settled
+    clock: datetime | None = None  # the latest business time settled in, in whole hours; None: nothing ever was
+    read_to: datetime | None = None  # business time up to which all settlements have been read; at most `clock`
     clock_moved: bool = False
     customers: dict[UUID, Customer] = field(default_factory=dict[UUID, Customer])
     aliases: dict[UUID, UUID] = field(default_factory=dict[UUID, UUID])

@@ -19,9 +19,13 @@ EVERY = 5.0  # seconds between two looks at an index that is nearly always empty
 
 
 def tier_reviews(database: Database, keyring: Keyring, programme: Programme) -> Worker:
-    """Lowers the tiers of customers whose points have grown old as business time advanced."""
+    """Lowers the tiers of customers whose points have grown old as business time advanced, once all is read up to it.
+
+    What that guarantees says ``ledger.read_on``.
+    """
 
     async def turn() -> bool:
+        await ledger.read_on(database)
         async with database.transaction() as tx:
             return await review(tx, keyring, programme) == AT_ONCE
 

@@ -81,11 +81,9 @@ FROM unnest($1::uuid[], $2::bigint[], $3::text[], $4::bigint[], $5::bigint[], $6
 WHERE customers.customer_id = n.customer_id
 """
 
-# The e-mail seen last is the one to write to.
 SAVE_CONTACTS = """
 INSERT INTO contacts (customer_id, kind, hash, value)
-SELECT * FROM unnest($1::uuid[], $2::text[], $3::bytea[], $4::bytea[])
-ON CONFLICT (customer_id, kind, hash) DO UPDATE SET recorded_at = excluded.recorded_at WHERE contacts.kind = 'email'
+SELECT * FROM unnest($1::uuid[], $2::text[], $3::bytea[], $4::bytea[]) ON CONFLICT DO NOTHING
 """
 
 SAVE_NAME_WORDS = """
@@ -93,8 +91,8 @@ INSERT INTO name_words (hash, customer_id) SELECT * FROM unnest($1::bytea[], $2:
 """
 
 SAVE_RECIPIENTS = """
-INSERT INTO recipients (recipient_id, order_id, customer_id, content, note)
-SELECT * FROM unnest($1::uuid[], $2::uuid[], $3::uuid[], $4::bytea[], $5::bytea[])
+INSERT INTO recipients (recipient_id, order_id, customer_id, content, note, buyer_name, buyer_email)
+SELECT * FROM unnest($1::uuid[], $2::uuid[], $3::uuid[], $4::bytea[], $5::bytea[], $6::bytea[], $7::bytea[])
 """
 
 
@@ -142,7 +140,7 @@ async def lock_orders(
 
 async def lock_identities(tx: Tx, vault: Vault, traits: Iterable[Trait]) -> None:
     """Who is recognised by these traits; unknown ones are reserved, so that one of two batches waits for the other."""
-    hashes = {trait: vault.keyring.blind("identity", trait.kind, trait.scope, trait.value) for trait in set(traits)}
+    hashes = {trait: identity_hash(vault.keyring, trait) for trait in set(traits)}
     if not hashes:
         return
     wanted = sorted((hash_, trait.kind) for trait, hash_ in hashes.items())
@@ -251,18 +249,25 @@ async def save_contacts(tx: Tx, vault: Vault, contacts: Iterable[tuple[UUID, Con
         await tx.db.execute(SAVE_NAME_WORDS, *_columns(sorted(words)))
 
 
+def identity_hash(keyring: Keyring, trait: Trait) -> bytes:
+    return keyring.blind("identity", trait.kind, trait.scope, trait.value)
+
+
 def contact_hash(keyring: Keyring, contact: Contact) -> bytes:
     return keyring.blind("contact", contact.kind, contact.normal)
 
 
 async def save_recipients(tx: Tx, vault: Vault, accepted: Sequence[tuple[BuyerIdentified, SealedBuyer]]) -> None:
-    """Keep where each order goes, encrypted and for good."""
+    """Keep where each order goes, and under what it was placed, encrypted and for good."""
     rows: list[Sequence[Any]] = []
     for event, box in accepted:
         key, recipient = vault.data_key(event.customer_id), event.recipient_id
-        content = key.encrypt("recipients", "content", recipient, box.recipient.model_dump_json(exclude_none=True))
-        note = key.encrypt("recipients", "note", recipient, box.note) if box.note else None
-        rows.append((recipient, event.order_id, event.customer_id, content, note))
+        written = {
+            "content": box.recipient.model_dump_json(exclude_none=True), "note": box.note,
+            "buyer_name": box.buyer.name, "buyer_email": box.buyer.email,
+        }  # fmt: skip
+        sealed = (key.encrypt("recipients", name, recipient, text) if text else None for name, text in written.items())
+        rows.append((recipient, event.order_id, event.customer_id, *sealed))
     if rows:
         await tx.db.execute(SAVE_RECIPIENTS, *_columns(rows))
 

@@ -19,8 +19,9 @@ class Contact(BaseModel):
     reason: str | None = None
 
 
-async def look_up(customers: ServiceClient, customer_id: UUID, purpose: str) -> Contact | None:
-    """Where to write for this purpose, and whether we may; None for somebody unknown. Raises UnavailableError."""
-    answer = await customers.get(f"/customers/{customer_id}/contact", purpose=purpose)
+async def look_up(customers: ServiceClient, customer_id: UUID, purpose: str, order_id: UUID) -> Contact | None:
+    """Where to write about this order for this purpose, and whether we may; None for somebody unknown. Raises
+    UnavailableError."""
+    answer = await customers.get(f"/customers/{customer_id}/contact", purpose=purpose, order_id=str(order_id))
     said: dict[str, Any] | None = answer.json() if answer.is_success else None
     return None if said is None else Contact.model_validate(said)

@@ -15,6 +15,7 @@ from shared.events.order import (
     OrderConfirmed,
     OrderEvent,
     OrderExpired,
+    OrderLinesCancelled,
     OrderPlaced,
     OrderRejected,
     OrderSettled,
@@ -27,7 +28,7 @@ Heard = OrderEvent | IdentificationEvent
 
 MAX_SKUS = 100  # of one order, for what goes with it
 MARKETING = frozenset({"thank_you"})  # needs a consent that was given; all other mail one that was not withdrawn
-OF_LIVE_ORDERS = frozenset({"order_confirmed", "parcel_late", "parcel_lost", "thank_you"})
+OF_LIVE_ORDERS = frozenset({"order_confirmed", "parcel_late", "thank_you"})
 
 
 def purpose(trigger: str) -> str:
@@ -37,12 +38,17 @@ def purpose(trigger: str) -> str:
 
 @dataclass(frozen=True)
 class Rules:
-    """What is not told: what became known more than ``stale_after`` after it occurred (an order of the past was
-    imported), and what concerns buyers of ``silent_channels``. Without ``mail`` no message is queued."""
+    """What is not told: what became known, to us or to whoever said it, more than ``stale_after`` after it occurred (an
+    order of the past was imported, or the log is read from its beginning), and what concerns buyers of
+    ``silent_channels``. Without ``mail`` no message is queued."""
 
     stale_after: timedelta = timedelta(days=7)
     silent_channels: frozenset[str] = frozenset()
     mail: bool = True
+
+    def silences(self, channel: str | None) -> bool:
+        """Whether its buyers must not be written to; an order that was placed before we listened may be one of them."""
+        return channel in self.silent_channels or (channel is None and bool(self.silent_channels))
 
 
 @dataclass
@@ -50,7 +56,7 @@ class OrderCare:
     """What is known of an order, and what it has triggered. ``unsent`` triggers have a message that can be stopped.
 
     ``ended``: it was refused, expired or cancelled. ``settled``: all that was not cancelled has been delivered.
-    ``spoiled``: a parcel was lost, or refused by the carrier.
+    ``spoiled``: a parcel was lost, refused by the carrier, or given up.
     """
 
     customer_id: UUID | None = None
@@ -66,8 +72,9 @@ class OrderCare:
 
 @dataclass
 class Book:
-    """The orders of a batch, and what it did to them."""
+    """The orders of a batch, and what it did to them; ``now`` is when it is read."""
 
+    now: datetime
     rules: Rules = field(default_factory=Rules)
     orders: dict[UUID, OrderCare] = field(default_factory=dict[UUID, OrderCare])
     touched: set[UUID] = field(default_factory=set[UUID])
@@ -91,7 +98,7 @@ class Book:
             case OrderSettled(customer_id=customer):
                 self._identify(event.order_id, customer)
                 self._of(event.order_id).settled = True
-            case ParcelLost() | ParcelRefused():
+            case ParcelLost() | ParcelRefused() | OrderLinesCancelled(reason="undeliverable"):
                 self._of(event.order_id).spoiled = True
             case _:
                 pass
@@ -135,9 +142,9 @@ def decide(book: Book, event: Heard, recorded_at: datetime) -> list[CareEvent]:
         )
         for trigger in sorted(order.unsent & _untrue_after(event))
     ]  # fmt: skip
-    if order.ended or order.channel in book.rules.silent_channels:
+    if order.ended or book.rules.silences(order.channel):
         return stopped
-    if recorded_at - event.occurred_at > book.rules.stale_after:
+    if max(recorded_at, book.now) - event.occurred_at > book.rules.stale_after:
         return stopped
     return [*stopped, *_triggered(order, event)]
 
@@ -149,7 +156,7 @@ def _untrue_after(event: Heard) -> frozenset[str]:
             return OF_LIVE_ORDERS
         case ParcelLost():
             return frozenset({"parcel_late", "thank_you"})
-        case ParcelRefused():
+        case ParcelRefused() | OrderLinesCancelled(reason="undeliverable"):
             return frozenset({"thank_you"})
         case OrderSettled():
             return frozenset({"parcel_late"})
@@ -165,7 +172,9 @@ def _triggered(order: OrderCare, event: Heard) -> list[CareEvent]:
             return _once(order, event, "order_refused", reason)
         case OrderExpired(waiting_for=waiting_for):
             return _once(order, event, "order_expired", ", ".join(waiting_for) or None)
-        case OrderCancelled(reason=reason):
+        case ParcelRefused() | OrderLinesCancelled(reason="undeliverable") | OrderCancelled(reason="undeliverable"):
+            return _once(order, event, "parcel_undeliverable")
+        case OrderCancelled(reason=reason) if not _told_of_parcels(order, reason):
             return _once(order, event, "order_cancelled", reason)
         case ParcelLate() if not order.settled:
             return _once(order, event, "parcel_late")
@@ -175,6 +184,11 @@ def _triggered(order: OrderCare, event: Heard) -> list[CareEvent]:
             return _once(order, event, "thank_you", customer=customer)
         case _:
             return []
+
+
+def _told_of_parcels(order: OrderCare, reason: str) -> bool:
+    """Whether the order ended with its parcels, of which its buyer is told; that nothing was sent is not true then."""
+    return reason == "lost" or (reason == "nothing_left" and order.spoiled)
 
 
 def _once(

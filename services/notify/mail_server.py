@@ -5,12 +5,10 @@ No error here carries an address or the server's words, which may repeat it.
 
 from __future__ import annotations
 
+import re
 import socket
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager, suppress
-from email.message import EmailMessage
-from email.policy import SMTP as ASCII
-from email.policy import SMTPUTF8
 from urllib.parse import unquote, urlsplit
 
 import aiosmtplib
@@ -37,38 +35,29 @@ class Session:
         self._client = client
 
     async def address(self, sender: str, recipient: str) -> None:
-        """MAIL and RCPT. Raises AwayError, or RefusedError when there is no such recipient."""
-        options, encoding = ((), "ascii") if recipient.isascii() else (("SMTPUTF8",), "utf-8")
+        """MAIL and RCPT, both addresses in ASCII. Raises AwayError, or RefusedError when there is no such recipient."""
         try:
-            if options and not await self._speaks_utf8():
-                raise RefusedError("the address is not ASCII, and the mail server speaks nothing else")
-            await self._client.mail(sender, options=options)
-            await self._client.rcpt(recipient, encoding=encoding)
+            await self._client.mail(sender)
+            await self._client.rcpt(recipient)
         except aiosmtplib.SMTPRecipientRefused as error:
             if 500 <= error.code < 600:
-                raise RefusedError(f"RCPT: {error.code}") from None
+                raise RefusedError(f"RCPT: {_codes(error)}") from None
             raise _away(error) from None
         except ValueError:  # an address that would break out of its command
             raise RefusedError("no address") from None
         except (aiosmtplib.SMTPException, OSError) as error:
             raise _away(error) from None
 
-    async def _speaks_utf8(self) -> bool:
-        if not self._client.last_ehlo_response:
-            await self._client.ehlo()
-        return self._client.supports_extension("SMTPUTF8")
-
-    async def hand_over(self, mail: EmailMessage, recipient: str) -> None:
+    async def hand_over(self, content: bytes) -> None:
         """DATA. Raises AwayError or RefusedError after a definite no, UnknownError after no answer."""
-        content = mail.as_bytes(policy=ASCII if recipient.isascii() else SMTPUTF8)
         try:
             await self._client.data(content, timeout=ANSWER_TO_DATA_SECONDS)
         except aiosmtplib.SMTPDataError as error:
             if 400 <= error.code < 500:
                 raise _away(error) from None
             if 500 <= error.code < 600:
-                raise RefusedError(f"DATA: {error.code}") from None
-            raise UnknownError(f"DATA: {error.code}") from None
+                raise RefusedError(f"DATA: {_codes(error)}") from None
+            raise UnknownError(f"DATA: {_codes(error)}") from None
         except (aiosmtplib.SMTPException, OSError) as error:
             raise UnknownError(type(error).__name__) from None
 
@@ -107,5 +96,11 @@ class MailServer:
 
 
 def _away(error: Exception) -> AwayError:
-    code = f" {error.code}" if isinstance(error, aiosmtplib.SMTPResponseException) else ""
-    return AwayError(f"{type(error).__name__}{code}")
+    codes = f" {_codes(error)}" if isinstance(error, aiosmtplib.SMTPResponseException) else ""
+    return AwayError(f"{type(error).__name__}{codes}")
+
+
+def _codes(error: aiosmtplib.SMTPResponseException) -> str:
+    """As in 550 5.1.1 (RFC 3463); none of the words."""
+    enhanced = re.match(r"[245]\.\d{1,3}\.\d{1,3}(?=\s|$)", error.message)
+    return f"{error.code} {enhanced[0]}" if enhanced else str(error.code)

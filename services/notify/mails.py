@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from email import message_from_bytes
 from email.headerregistry import Address
 from email.message import EmailMessage
+from email.policy import SMTP
 from email.utils import format_datetime, parseaddr
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from uuid import UUID
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined, select_autoescape
 
+from services.notify.addresses import one_line
 from services.notify.decisions import MARKETING
 
 # What a customer is told of a refusal; the codes are those of OrderRejected, of the customer and pricing services too.
@@ -69,14 +71,31 @@ class Letters:
         self.sender = Address(display_name=name, addr_spec=address)
         self._templates = environment()
 
-    def write(self, telling: Telling, to: Address, at: datetime) -> EmailMessage:
-        """The mail. Its Message-ID is the same whenever it is written, so that a repeat could be recognised."""
+    def write(self, telling: Telling, to: str, at: datetime) -> bytes:
+        """The mail as it goes over the wire, to this address and nobody else. Its Message-ID is the same whenever it
+        is written, so that a repeat could be recognised.
+
+        The email package stumbles over some names in its own ways; then the mail does without name and number.
+        Raises ValueError when it does not become what it should even so.
+        """
+        try:
+            return self._content(telling, to, at)
+        except Exception:  # also of templates, which then fail again
+            return self._content(replace(telling, name=None, reference=None), to, at)
+
+    def _content(self, telling: Telling, to: str, at: datetime) -> bytes:
+        mail = self._mail(telling, to, at)
+        content = mail.as_bytes(policy=SMTP)
+        check(content, mail, to)
+        return content
+
+    def _mail(self, telling: Telling, to: str, at: datetime) -> EmailMessage:
         words = self._words(telling)
         # the first line of a text template is the subject
         subject, _, text = self._templates.get_template(f"{telling.trigger}.txt").render(words).partition("\n")
         mail = EmailMessage()
         mail["From"] = self.sender
-        mail["To"] = to
+        mail["To"] = Address(display_name=words["name"] or "", addr_spec=to)
         mail["Subject"] = one_line(subject)
         mail["Date"] = format_datetime(at)
         mail["Message-ID"] = f"<{telling.order_id}.{telling.trigger}@{self.sender.domain}>"
@@ -105,21 +124,16 @@ class Letters:
         }
 
 
-def recipient(name: str | None, email: str) -> Address:
-    """Where a mail goes. Raises ValueError when ``email`` cannot be an address, or would break out of its header."""
-    local, _, domain = email.strip().rpartition("@")
-    if not local or not domain or re.search(r"[\s\x00-\x1f\x7f<>\"(),;:\\@\[\]]", local + domain):
-        raise ValueError("not an e-mail address")
-    try:
-        plain = domain.encode("idna").decode() if not domain.isascii() else domain
-        return Address(display_name=one_line(name or ""), username=local, domain=plain)
-    except Exception:  # the parser of addresses stumbles in its own ways, over what it then quotes
-        raise ValueError("not an e-mail address") from None
-
-
-def one_line(text: str) -> str:
-    """Without line breaks and other control characters: nothing that could end a header."""
-    return " ".join(re.sub(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]", " ", text).split())
+def check(content: bytes, meant: EmailMessage, to: str) -> None:
+    """Read a mail back as its recipient will: the headers that were meant, each once, no other recipient, no other
+    part. Raises ValueError."""
+    read = message_from_bytes(content, policy=SMTP)
+    if sorted(read.keys()) != sorted({*meant.keys()}):
+        raise ValueError("other headers than were meant")
+    if [address.addr_spec for address in read["To"].addresses] != [to]:
+        raise ValueError("another recipient than was meant")
+    if [part.get_content_type() for part in read.walk()] != [part.get_content_type() for part in meant.walk()]:
+        raise ValueError("other parts than were meant")
 
 
 def _amount(facts: Mapping[str, Any]) -> str | None:

@@ -6,6 +6,7 @@ marked nobody sends it again.
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -16,13 +17,14 @@ from prometheus_client import Counter
 
 from shared.events.notify import CareFailed, CareSent
 from shared.messages import Cause
-from shared.postgres import Database, Row
+from shared.postgres import Database, Row, is_infrastructure
 from shared.topics import CARE
 from shared.tracing import Trace
 
 LEASE_SECONDS = 120  # longer than a mail server takes that answers slowly, every time
 HANDED_OVER_SECONDS = 150  # longer than we wait for the two answers to a message handed over
 LONGEST_PAUSE = 300.0
+MARK_PAUSES = (0.2, 0.5, 1.0, 2.0, 4.0)  # seconds, between attempts to mark a message
 
 OUTCOMES = Counter("isthmus_care_messages", "Messages to customers by what became of them", ["trigger", "outcome"])
 
@@ -35,12 +37,13 @@ FROM due JOIN care_orders o USING (order_id) JOIN care c USING (order_id, trigge
 WHERE m.order_id = due.order_id AND m.trigger = due.trigger
 RETURNING m.order_id, m.trigger, m.attempts, m.facts, m.traceparent, o.customer_id, o.reference, c.reason,
     m.handing_over_at IS NOT NULL AS handing_over,
-    m.attempts > 1 AND m.queued_at < now() - $3 * interval '1 hour' AS overdue
+    m.attempts > 1 AND m.queued_at < now() - $3 * interval '1 hour' AS overdue,
+    c.occurred_at < now() - $4 * interval '1 day' AS stale
 """
 
 HAND_OVER = """
 UPDATE messages SET handing_over_at = now(), due_at = now() + $4 * interval '1 second'
-WHERE order_id = $1 AND trigger = $2 AND attempts = $3 AND handing_over_at IS NULL RETURNING true
+WHERE order_id = $1 AND trigger = $2 AND attempts = $3 AND (handing_over_at IS NULL OR $5) RETURNING true
 """
 
 AGAIN = """
@@ -79,7 +82,7 @@ WHERE messages.order_id = n.order_id AND messages.trigger = n.trigger
 @dataclass(frozen=True)
 class Due:
     """A claimed message. ``handing_over``: an earlier attempt did not live to tell whether the mail server took it.
-    ``overdue``: it has been tried for as long as it may."""
+    ``overdue``: it has been tried for as long as it may. ``stale``: what it tells of is long past."""
 
     order_id: UUID
     trigger: str
@@ -91,6 +94,7 @@ class Due:
     reason: str | None
     handing_over: bool
     overdue: bool
+    stale: bool
 
     def sent(self) -> Outcome:
         return Outcome(self.order_id, self.trigger, self.attempts, datetime.now(UTC))
@@ -110,16 +114,33 @@ class Outcome:
     failure: str | None = None
 
 
-async def claim(database: Database, room: int, give_up_hours: float) -> list[Due]:
+async def claim(database: Database, room: int, give_up_hours: float, stale_days: float) -> list[Due]:
     """At most ``room`` messages that are due, nobody else's until their lease runs out."""
     async with database.transaction() as tx:
-        return [Due(**row) for row in await tx.db.fetch(CLAIM, room, LEASE_SECONDS, give_up_hours)]
+        rows = await tx.db.fetch(CLAIM, room, LEASE_SECONDS, give_up_hours, stale_days)
+        return [Due(**row) for row in rows]
 
 
 async def hand_over(database: Database, due: Due) -> bool:
-    """Mark a message as being handed over, for good; False when it was stopped or claimed again meanwhile."""
+    """Mark a message as being handed over, for good; False when it was stopped or claimed again meanwhile.
+
+    A database that goes away here may have committed the mark without saying so: it is asked again. A mark that is
+    found then is our own, as nobody else may set one with this number of attempts.
+    """
+    for attempt, pause in enumerate(MARK_PAUSES):
+        try:
+            return await _mark(database, due, again=attempt > 0)
+        except Exception as error:
+            if not is_infrastructure(error):
+                raise
+            await asyncio.sleep(pause)
+    return await _mark(database, due, again=True)
+
+
+async def _mark(database: Database, due: Due, *, again: bool) -> bool:
+    key = (due.order_id, due.trigger, due.attempts)
     async with database.transaction() as tx:
-        return bool(await tx.db.fetchval(HAND_OVER, due.order_id, due.trigger, due.attempts, HANDED_OVER_SECONDS))
+        return bool(await tx.db.fetchval(HAND_OVER, *key, HANDED_OVER_SECONDS, again))
 
 
 async def again(database: Database, due: Due) -> None:

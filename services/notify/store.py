@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any
 from uuid import UUID
 
@@ -17,6 +18,7 @@ from shared.events.order import (
     OrderCancelled,
     OrderConfirmed,
     OrderExpired,
+    OrderLinesCancelled,
     OrderPlaced,
     OrderRejected,
     OrderSettled,
@@ -27,6 +29,8 @@ from shared.events.order import (
 from shared.postgres import Connection, Row, Tx
 
 UNKNOWN_BUYER_SECONDS = 60  # for the identification of a buyer that a message waits for
+
+NOW = "SELECT clock_timestamp()"
 
 ORDERS = """
 SELECT order_id, customer_id, version, ended, settled, spoiled, channel, reference FROM care_orders
@@ -70,8 +74,10 @@ FROM unnest($1::uuid[], $2::text[], $3::jsonb[], $4::uuid[], $5::text[], $6::tex
 JOIN care_orders o ON o.order_id = n.order_id
 """
 
+# Also of messages that have been tried in vain meanwhile. One that is being tried now is tried again: its attempt then
+# counts as too slow, and cannot mark it.
 BUYER_KNOWN = """
-UPDATE messages SET due_at = least(due_at, now()) WHERE order_id = ANY($1::uuid[]) AND attempts = 0
+UPDATE messages SET due_at = least(due_at, now()) WHERE order_id = ANY($1::uuid[]) AND handing_over_at IS NULL
 """
 
 STOP_CARE = """
@@ -114,19 +120,21 @@ async def load(tx: Tx, rules: Rules, events: Iterable[Heard]) -> Book:
                 wanted.add(event.order_id)
             case (
                 OrderRejected() | OrderExpired() | OrderCancelled() | OrderSettled() | ParcelLost() | ParcelRefused()
+                | OrderLinesCancelled(reason="undeliverable")
             ):  # fmt: skip
                 wanted.add(event.order_id)
                 stopping.add(event.order_id)
             case _:
                 pass
+    now: datetime = await tx.db.fetchval(NOW)
     if not wanted:
-        return Book(rules)
+        return Book(now, rules)
     orders = {row["order_id"]: _order(row) for row in await tx.db.fetch(ORDERS, sorted(wanted))}
     for row in await tx.db.fetch(TRIGGERS, list(orders)):
         orders[row["order_id"]].triggers.add(row["trigger"])
     for row in await tx.db.fetch(STOPPABLE, sorted(stopping & orders.keys())) if stopping else ():
         orders[row["order_id"]].unsent.add(row["trigger"])
-    return Book(rules, orders)
+    return Book(now, rules, orders)
 
 
 def _order(row: Row) -> OrderCare:

@@ -1,4 +1,4 @@
-"""What is stored of demand: the latest measurement of every window. One function per query."""
+"""What is stored of demand: the measurement of every window that holds. One function per query."""
 
 from __future__ import annotations
 
@@ -14,14 +14,15 @@ KEEP_DAYS = (
 )
 FORGET_AT_ONCE = 5_000
 
-# A later measurement replaces an earlier one, even by less: it may have been counted anew.
+# Within a generation a count only grows: a smaller figure is an earlier one, or was begun again from zero.
 SAVE = """
-INSERT INTO demand AS known (sku, window_start, window_end, units, orders, measured_at)
-SELECT * FROM unnest($1::text[], $2::timestamptz[], $3::timestamptz[], $4::bigint[], $5::bigint[], $6::timestamptz[])
+INSERT INTO demand AS known (sku, window_start, window_end, units, orders, generation, measured_at)
+SELECT * FROM unnest($1::text[], $2::timestamptz[], $3::timestamptz[], $4::bigint[], $5::bigint[], $6::int[],
+                     $7::timestamptz[])
 ON CONFLICT (sku, window_start) DO UPDATE
 SET window_end = excluded.window_end, units = excluded.units, orders = excluded.orders,
-    measured_at = excluded.measured_at
-WHERE known.measured_at <= excluded.measured_at
+    generation = excluded.generation, measured_at = excluded.measured_at
+WHERE (known.generation, known.units, known.measured_at) < (excluded.generation, excluded.units, excluded.measured_at)
 """
 
 FORGET = """
@@ -51,21 +52,25 @@ WHERE sku = $1 AND window_start <= $2 ORDER BY window_start DESC LIMIT 1
 Measurements = Mapping[tuple[str, datetime], Message[DemandMeasured]]
 
 
-def latest(batch: Iterable[Message[DemandMeasured]]) -> Measurements:
-    """The last measurement of each window; a batch may hold several, in any order."""
+def best(batch: Iterable[Message[DemandMeasured]]) -> Measurements:
+    """The measurement of each window that holds; a batch may have several, in any order."""
     found: dict[tuple[str, datetime], Message[DemandMeasured]] = {}
     for message in batch:
         window = (message.event.sku, message.event.window_start)
-        if window not in found or found[window].recorded_at <= message.recorded_at:
+        if window not in found or _rank(found[window]) < _rank(message):
             found[window] = message
     return found
+
+
+def _rank(message: Message[DemandMeasured]) -> tuple[int, int, datetime]:
+    return message.event.generation, message.event.units, message.recorded_at
 
 
 async def save(tx: Tx, measurements: Measurements) -> None:
     """Rows are taken in the order of SKU and window, so that two batches cannot deadlock."""
     rows = [
         (one.event.sku, one.event.window_start, one.event.window_end, one.event.units, one.event.orders,
-         one.recorded_at)
+         one.event.generation, one.recorded_at)
         for _, one in sorted(measurements.items(), key=lambda item: item[0])
     ]  # fmt: skip
     if rows:

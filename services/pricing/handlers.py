@@ -58,5 +58,5 @@ async def learn_tax_classes(tx: Tx, batch: Batch[ItemEvent]) -> None:
 
 @consumers.on(DEMAND)
 async def learn_demand(tx: Tx, batch: Batch[DemandEvent]) -> None:
-    """Keep the latest measurement of every window. It decides nothing: prices do not follow a signal."""
-    await demand_store.save(tx, demand_store.latest(batch))
+    """Keep the best measurement of every window. It decides nothing: prices do not follow a signal."""
+    await demand_store.save(tx, demand_store.best(batch))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import sys
 import warnings
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
@@ -13,6 +14,30 @@ import typer
 from shared.cli import ledger, orders, stock, topics
 from shared.cli.connection import CliError, Connection
 from shared.cli.output import show_error
+
+
+def in_place(arguments: Sequence[str]) -> list[str]:
+    """``--stack`` with its value moved before the command, ``--json`` after it: they may stand on either side.
+
+    What follows ``--`` stays as it is.
+    """
+    end = arguments.index("--") if "--" in arguments else len(arguments)
+    stack: list[str] = []
+    words: list[str] = []
+    after: list[str] = []
+    given = iter(arguments[:end])
+    for word in given:
+        if word == "--stack":
+            value = next(given, None)
+            if value is None:
+                return [word]  # and be told that it needs one
+            stack += [word, value]
+        elif word.startswith("--stack="):
+            stack.append(word)
+        else:
+            (after if word == "--json" else words).append(word)
+    return [*stack, *words, *after, *arguments[end:]]
+
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, rich_markup_mode="rich")
 app.add_typer(orders.app, name="order")
@@ -32,7 +57,8 @@ def choose(
 
     The local stack ([bold]make up[/]) is found without being told. For any other platform set ISTHMUS_ORDER_URL,
     ISTHMUS_INVENTORY_URL, KAFKA_BOOTSTRAP_SERVERS, and ISTHMUS_TOKEN, or ISTHMUS_AUTH_TOKEN_URL with ISTHMUS_CLIENT_ID
-    and ISTHMUS_CLIENT_SECRET. Every command has [bold]--json[/] for programs.
+    and ISTHMUS_CLIENT_SECRET: where any of these is set, all that is needed comes from there. With [bold]--stack[/]
+    nothing does. Every command has [bold]--json[/] for programs; both may stand before the command or after it.
     """
     context.obj = Connection(stack)
 
@@ -42,7 +68,7 @@ def main() -> None:
     logging.getLogger("aiokafka").setLevel(logging.CRITICAL)  # its complaints come to us as exceptions, too
     warnings.filterwarnings("ignore", module="aiokafka")
     try:
-        app(prog_name="isthmus")
+        app(in_place(sys.argv[1:]), prog_name="isthmus")
     except CliError as error:
         show_error(str(error))
         sys.exit(1)

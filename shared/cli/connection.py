@@ -1,15 +1,16 @@
-"""Where the platform is and how to get in: the environment says so, or the local stack of this checkout."""
+"""Where the platform is and how to get in: the local stack that was asked for, the environment, or this checkout's."""
 
 from __future__ import annotations
 
 import asyncio
+import os
 import shlex
 import subprocess
 import sys
 from collections.abc import Callable, Coroutine, Iterator
 from functools import cached_property
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, NoReturn, TypeVar
 
 import httpx2
 from pydantic import Field, SecretStr
@@ -24,6 +25,7 @@ PATIENCE = 15.0  # seconds, for an answer over HTTP
 KAFKA_PATIENCE = 30.0
 START = "; for a local stack, `make status` shows what runs and `make up` starts it"
 SET = ": run `make up`, or set ISTHMUS_ORDER_URL, ISTHMUS_TOKEN and so on (see `isthmus --help`)"
+KAFKA = "KAFKA_BOOTSTRAP_SERVERS"
 
 
 class CliError(Exception):
@@ -44,7 +46,7 @@ class CliSettings(BaseSettings):
     pricing_url: str | None = None
     customer_url: str | None = None
     notify_url: str | None = None
-    kafka: str | None = Field(default=None, validation_alias="KAFKA_BOOTSTRAP_SERVERS")
+    kafka: str | None = Field(default=None, validation_alias=KAFKA)
     token: SecretStr | None = None
     auth_token_url: str | None = None
     client_id: str | None = None
@@ -54,51 +56,50 @@ class CliSettings(BaseSettings):
         url: str | None = getattr(self, f"{service}_url")
         return url.rstrip("/") if url else None
 
-    @property
-    def names_a_platform(self) -> bool:
-        return any(self.url(name) for name in ("order", "inventory", "pricing", "customer", "notify"))
+    def said(self) -> str | None:
+        """The first variable that says anything of a platform; None where the environment is silent."""
+        names = (name for name in type(self).model_fields if _plain(getattr(self, name)))
+        return next((KAFKA if name == "kafka" else f"ISTHMUS_{name.upper()}" for name in names), None)
 
 
 class Connection:
-    """The services' HTTP APIs and Kafka, found when they are first needed.
+    """The services' HTTP APIs and Kafka, found when they are first needed; all of one platform.
 
-    What the environment does not say comes from the local stack. It is left aside where the environment names any
-    service's address, unless ``stack`` was asked for: the token of one platform is not for another.
+    It is the local stack that was asked for, whatever the environment says; else the one of the environment, where that
+    says anything; else the local stack of this checkout. So the token of one platform is never sent to another.
     """
 
     def __init__(self, stack: Path | None = None, settings: CliSettings | None = None):
         self._settings = settings or CliSettings()
+        self._said = self._settings.said() if stack is None else None
         self._local = LocalStack(stack or ROOT / ".local")
-        self._may_be_local = stack is not None or not self._settings.names_a_platform
 
     def url(self, service: str) -> str:
-        variable = f"ISTHMUS_{service.upper()}_URL"
-        return self._settings.url(service) or self._from_stack(variable, lambda: self._local.url(service))
+        if self._said is None:
+            return self._local.url(service)
+        return self._settings.url(service) or self._missing(f"ISTHMUS_{service.upper()}_URL")
 
     @property
     def bootstrap_servers(self) -> str:
-        variable = "KAFKA_BOOTSTRAP_SERVERS"
-        return self._settings.kafka or self._from_stack(variable, lambda: self._local.bootstrap_servers)
+        return self._local.bootstrap_servers if self._said is None else self._settings.kafka or self._missing(KAFKA)
 
     @cached_property
     def token(self) -> str:
         settings = self._settings
-        if settings.token:
-            return settings.token.get_secret_value()
+        if self._said is None:
+            return self._local.token
+        if settings.token and (token := settings.token.get_secret_value()):
+            return token
         if settings.auth_token_url and settings.client_id and settings.client_secret:
             form = {
                 "grant_type": "client_credentials", "client_id": settings.client_id,
                 "client_secret": settings.client_secret.get_secret_value(),
             }  # fmt: skip
             return _token(settings.auth_token_url, form)
-        return self._from_stack("ISTHMUS_TOKEN", lambda: self._local.token)
+        return self._missing("ISTHMUS_TOKEN")
 
-    def _from_stack(self, variable: str, ask: Callable[[], str]) -> str:
-        if not self._may_be_local:
-            raise CliError(
-                f"{variable} is not set, though the environment names another service's address; set it, too"
-            )
-        return ask()
+    def _missing(self, variable: str) -> NoReturn:
+        raise CliError(f"{variable} is not set, but {self._said} is: set both; or, for a local stack, say --stack DIR")
 
     def get(self, service: str, path: str, **params: Any) -> Any:
         """The JSON that the service answers. Raises NotFoundError on 404, CliError on any other refusal."""
@@ -155,7 +156,7 @@ class LocalStack:
 
     @property
     def bootstrap_servers(self) -> str:
-        return self._environment("order")["KAFKA_BOOTSTRAP_SERVERS"]
+        return self._environment("order")[KAFKA]
 
     @cached_property
     def token(self) -> str:
@@ -170,7 +171,9 @@ class LocalStack:
         if not self._directory.is_dir() or not (ROOT / "deploy" / "local").is_dir():
             raise CliError(f"no local stack in {self._directory}{SET}")
         command = [sys.executable, "-m", "deploy.local", "--directory", str(self._directory), *arguments]
-        done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+        # Without the caller's Kafka, which it would take for its own.
+        own = {name: value for name, value in os.environ.items() if name != KAFKA}
+        done = subprocess.run(command, cwd=ROOT, env=own, capture_output=True, text=True, check=False)
         if done.returncode:
             raise CliError(" ".join(done.stderr.split()) or f"{shlex.join(command)} ended with {done.returncode}")
         return done.stdout
@@ -180,6 +183,10 @@ def exports(script: str) -> dict[str, str]:
     """The variables that lines such as ``export NAME='a value'`` set."""
     words = [shlex.split(line) for line in script.splitlines() if line.startswith("export ")]
     return dict(pair.split("=", 1) for _, pair in words)
+
+
+def _plain(value: str | SecretStr | None) -> str | None:
+    return value.get_secret_value() if isinstance(value, SecretStr) else value
 
 
 def _token(url: str, form: dict[str, str]) -> str:

@@ -10,8 +10,8 @@ from shared.messages import Event
 class CareTriggered(Event):
     """A customer is to be told something, at most once per (order, trigger).
 
-    ``trigger`` is order_confirmed, order_refused, order_expired, order_cancelled, parcel_late, parcel_lost or
-    thank_you.
+    ``trigger`` is order_confirmed, order_refused, order_expired, order_cancelled, parcel_late, parcel_lost,
+    parcel_undeliverable or thank_you.
     """
 
     order_id: UUID
@@ -32,8 +32,8 @@ class CareSent(Event):
 
 class CareFailed(Event):
     """The customer is not told: ``reason`` is opted_out, no_consent, no_address, unknown_customer, order_ended (the
-    message is no longer true), rejected (by the mail server), unknown (a crash or a broken connection just when the
-    message was handed over: sent again it could come twice) or gave_up."""
+    message is no longer true), stale (it tells of what is long past), rejected (by the mail server), unknown (a crash
+    or a broken connection just when the message was handed over: sent again it could come twice) or gave_up."""
 
     order_id: UUID
     trigger: str

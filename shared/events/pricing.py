@@ -95,7 +95,8 @@ class DemandMeasured(Event):
     """How many units of a SKU were asked for in a window of business time, whether or not there was stock.
 
     A signal, not a count: after a crash of the process that measures it, the window at hand may be wrong, the next is
-    right. A later event of the same window replaces an earlier one.
+    right. Of the same window and ``generation`` the event with more units holds, and any of a higher generation, which
+    has counted anew from the start of the log, replaces those of a lower one.
     """
 
     sku: str
@@ -103,6 +104,7 @@ class DemandMeasured(Event):
     window_end: datetime
     units: int
     orders: int
+    generation: int = 1
 
 
 DemandEvent = DemandMeasured

@@ -120,7 +120,18 @@ async def test_topics_count_what_is_in_them(market: Market, bought: dict[str, An
     assert orders["messages"] > 0
     assert (orders["partitions"], orders["retention_ms"], orders["there"]) == (12, -1, True)
     assert told["isthmus.order.intake.v1"]["retention_ms"] == 7 * 24 * 3600 * 1000
+    assert told["isthmus.pricing.demand.v1"]["retention_ms"] == 30 * 24 * 3600 * 1000
     assert "isthmus.order.order.v1" in await isthmus(market, "topics")
+
+
+async def test_stack_and_json_are_understood_before_the_command_and_after_it(market: Market):
+    stack = f"--stack={market.platform.stack.directory}"
+    other = {"ISTHMUS_TOKEN": "of another platform", "KAFKA_BOOTSTRAP_SERVERS": "127.0.0.1:9"}
+    told = [
+        orjson.loads(await isthmus(market, *words, environment=other))
+        for words in ((stack, "topics", "--json"), ("topics", "--json", stack), ("--json", stack, "topics"))
+    ]
+    assert {one["topic"] for one in told[0]} == {one["topic"] for one in told[1]} == {one["topic"] for one in told[2]}
 
 
 async def test_lag_grows_while_a_consumer_is_away_and_is_gone_when_it_is_back(market: Market):

@@ -29,6 +29,11 @@ async def customer(market: Market, *, marketing: bool = False) -> Customer:
     return known
 
 
+def by(who: Customer) -> dict[str, Any]:
+    """What an order says of this buyer."""
+    return {"customer_id": who.id, "buyer": {"name": "Cleo Clay", "email": who.email}}
+
+
 async def consents(market: Market, who: Customer, purpose: str, *, granted: bool) -> None:
     body = {"granted": granted, "source": "account"}
     await market.platform.ask("customer", "PUT", f"/customers/{who.id}/consents/{purpose}", json=body)
@@ -64,7 +69,7 @@ async def no_mail_server(market: Market) -> AsyncGenerator[None]:
 
 
 async def delivered(market: Market, who: Customer, *lines: tuple[str, int]) -> str:
-    order_id = await market.place(market.order(*lines, customer_id=who.id))
+    order_id = await market.place(market.order(*lines, **by(who)))
     await market.booked(order_id)
     await market.move(order_id, "delivered")
     await market.ended(order_id, "closed")
@@ -108,7 +113,7 @@ async def test_without_consent_there_is_no_thank_you_but_the_order_is_confirmed_
 async def test_a_refused_buyer_is_told_why(market: Market):
     lamp, _ = await market.lamps_and_cups(lamps=1)
     who = await customer(market)
-    order = await market.buy((lamp, 5), customer_id=who.id)
+    order = await market.buy((lamp, 5), **by(who))
     assert order["reason"] == "stock"
     await told(market, order["order_id"], "order_refused", "sent")
     (mail,) = await mails(market, who)
@@ -121,7 +126,7 @@ async def test_while_the_mail_server_is_away_mails_wait_and_then_come_once(marke
     lamp, _ = await market.lamps_and_cups()
     people = [await customer(market) for _ in range(5)]
     async with no_mail_server(market):
-        orders = [await market.buy((lamp, 1), customer_id=who.id) for who in people]
+        orders = [await market.buy((lamp, 1), **by(who)) for who in people]
         await asyncio.sleep(seconds)
         for order in orders:
             assert (await care(market, order["order_id"]))["order_confirmed"]["state"] == "triggered"
@@ -135,8 +140,8 @@ async def test_who_opts_out_between_trigger_and_sending_gets_no_mail(market: Mar
     lamp, _ = await market.lamps_and_cups()
     shy, other = await customer(market), await customer(market)
     async with no_mail_server(market):
-        refused = await market.buy((lamp, 1), customer_id=shy.id)
-        wanted = await market.buy((lamp, 1), customer_id=other.id)
+        refused = await market.buy((lamp, 1), **by(shy))
+        wanted = await market.buy((lamp, 1), **by(other))
         await told(market, refused["order_id"], "order_confirmed", "triggered")
         await consents(market, shy, "order_updates", granted=False)
     failed = await told(market, refused["order_id"], "order_confirmed", "failed", 60)
@@ -149,7 +154,7 @@ async def test_a_cancelled_order_is_no_longer_confirmed_by_mail(market: Market):
     lamp, _ = await market.lamps_and_cups()
     who = await customer(market)
     async with no_mail_server(market):
-        order_id = (await market.buy((lamp, 1), customer_id=who.id))["order_id"]
+        order_id = (await market.buy((lamp, 1), **by(who)))["order_id"]
         await told(market, order_id, "order_confirmed", "triggered")
         await market.cancel(order_id)
         await market.ended(order_id, "cancelled")
@@ -162,7 +167,7 @@ async def test_a_cancelled_order_is_no_longer_confirmed_by_mail(market: Market):
 async def test_no_mail_comes_twice_when_notify_is_killed_while_it_sends(market: Market):
     lamp, _ = await market.lamps_and_cups()
     people = [await customer(market) for _ in range(10)]
-    ids = [await market.place(market.order((lamp, 1), customer_id=who.id)) for who in people]
+    ids = [await market.place(market.order((lamp, 1), **by(who))) for who in people]
     for pause in (0.3, 1.5):
         await asyncio.sleep(pause)
         await asyncio.to_thread(market.platform.stack.kill, "notify")

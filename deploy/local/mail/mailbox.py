@@ -13,6 +13,14 @@ from deploy.local.sandbox.database import Database
 from deploy.local.sandbox.pages import Page, next_cursor, text_of
 from deploy.local.sandbox.problems import ProblemError
 
+# Of RFC 5322, of MIME, and of mail that a machine sends; in lower case. Not Bcc: nobody who gets a mail may see one.
+USUAL = frozenset({
+    "from", "sender", "reply-to", "to", "cc", "subject", "date", "message-id", "in-reply-to", "references", "received",
+    "return-path", "mime-version", "content-type", "content-transfer-encoding", "content-language", "auto-submitted",
+    "list-unsubscribe", "list-unsubscribe-post", "list-id", "dkim-signature",
+})  # fmt: skip
+OFTEN = frozenset({"received", "dkim-signature"})  # may come several times
+
 
 class Mail(BaseModel):
     id: str
@@ -23,6 +31,7 @@ class Mail(BaseModel):
     text: str | None
     html: str | None
     headers: dict[str, str] = Field(description="one that comes several times: line by line")
+    warnings: list[str] = Field(description="headers that look forged: of no usual name, or there more than once")
     received_at: str
 
 
@@ -98,8 +107,17 @@ def _mail(row: sqlite3.Row) -> Mail:
         text=_body(parsed, "plain"),
         html=_body(parsed, "html"),
         headers=headers,
+        warnings=_forged(parsed),
         received_at=row["received_at"],
     )
+
+
+def _forged(parsed: EmailMessage) -> list[str]:
+    names = [name.lower() for name in parsed]
+    return sorted({
+        name for name in parsed
+        if name.lower() not in USUAL or (names.count(name.lower()) > 1 and name.lower() not in OFTEN)
+    })  # fmt: skip
 
 
 def _body(parsed: EmailMessage, kind: str) -> str | None:

@@ -29,6 +29,8 @@ def listing(mails: list[Mail]) -> str:
 def reading(mail: Mail) -> str:
     """Return the page of one mail."""
     shown = {"From": mail.sender, "To": ", ".join(mail.to), "Received": mail.received_at, "Message-ID": mail.message_id}
+    if mail.warnings:
+        shown["Unusual headers"] = ", ".join(mail.warnings)
     rows = "".join(f"<tr><th>{name}</th><td>{escape(value)}</td></tr>" for name, value in shown.items())
     html = f'<h2>HTML</h2><iframe sandbox srcdoc="{escape(mail.html)}"></iframe>' if mail.html else ""
     text = f"<h2>Text</h2><pre>{escape(mail.text)}</pre>" if mail.text else ""

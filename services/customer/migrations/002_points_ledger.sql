@@ -1,5 +1,6 @@
 -- Points become a ledger of their own: an order's points leave the balance when they are taken, and not only in the
--- end. Processes that still count held points as part of the balance must be stopped before this is applied.
+-- end. Processes that still count held points as part of the balance must be stopped before this is applied; one that
+-- runs on all the same is refused at its commits, which it tries again for as long (see the end).
 
 ALTER TABLE customers DROP CONSTRAINT points_covered;
 ALTER TABLE customers
@@ -45,3 +46,46 @@ ALTER TABLE customers ADD CONSTRAINT points_not_negative CHECK (points_balance >
 
 -- Until now every other tier was put by somebody.
 UPDATE customers SET tier_pinned = true WHERE tier <> 'base';
+
+-- The guard: whatever runs, an order holds what entries have taken for it, and a customer what the orders hold. A process
+-- that holds or gives back points without an entry would make some, or lose some. It is looked at when the transaction
+-- commits, and only where points held have changed. "lock_not_available" is no word about the message at hand: a
+-- consumer tries again, and sets nothing aside.
+CREATE INDEX points_entries_of_order ON points_entries (order_id) INCLUDE (points, kind) WHERE order_id IS NOT NULL;
+CREATE INDEX identifications_holding ON identifications (customer_id) WHERE points_held > 0;
+
+CREATE FUNCTION held_by_order_is_taken() RETURNS trigger LANGUAGE plpgsql AS $$
+DECLARE
+    held  bigint;
+    taken bigint;
+BEGIN
+    SELECT points_held INTO held FROM identifications WHERE order_id = NEW.order_id AND state <> 'settled';
+    SELECT -coalesce(sum(points), 0) INTO taken FROM points_entries WHERE order_id = NEW.order_id AND kind <> 'earned';
+    IF held <> taken THEN
+        RAISE EXCEPTION 'order % holds % points, its entries have taken %: an old release runs', NEW.order_id, held, taken
+            USING ERRCODE = 'lock_not_available';
+    END IF;
+    RETURN NULL;
+END $$;
+CREATE CONSTRAINT TRIGGER held_is_taken AFTER INSERT ON identifications DEFERRABLE INITIALLY DEFERRED
+    FOR EACH ROW WHEN (NEW.points_held > 0) EXECUTE FUNCTION held_by_order_is_taken();
+CREATE CONSTRAINT TRIGGER held_stays_taken AFTER UPDATE ON identifications DEFERRABLE INITIALLY DEFERRED
+    FOR EACH ROW WHEN (NEW.points_held <> OLD.points_held) EXECUTE FUNCTION held_by_order_is_taken();
+
+CREATE FUNCTION held_of_customer_is_held() RETURNS trigger LANGUAGE plpgsql AS $$
+DECLARE
+    held   bigint;
+    orders bigint;
+BEGIN
+    SELECT points_held INTO held FROM customers WHERE customer_id = NEW.customer_id;
+    SELECT coalesce(sum(points_held), 0) INTO orders FROM identifications
+    WHERE points_held > 0 AND (customer_id = NEW.customer_id
+       OR customer_id IN (SELECT alias FROM aliases WHERE aliases.customer_id = NEW.customer_id));
+    IF held <> orders THEN
+        RAISE EXCEPTION 'customer %: % points held, % by orders: an old release runs', NEW.customer_id, held, orders
+            USING ERRCODE = 'lock_not_available';
+    END IF;
+    RETURN NULL;
+END $$;
+CREATE CONSTRAINT TRIGGER held_by_orders AFTER UPDATE ON customers DEFERRABLE INITIALLY DEFERRED
+    FOR EACH ROW WHEN (NEW.points_held <> OLD.points_held) EXECUTE FUNCTION held_of_customer_is_held();

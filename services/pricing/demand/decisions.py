@@ -11,8 +11,8 @@ from typing import Any, NamedTuple
 from shared.events.order import OrderPlaced
 from shared.events.pricing import DemandMeasured, LineDemanded
 
-KEEP_SECONDS = 3600.0  # for which a window is remembered after its last line
-KEEP_WINDOWS = 4_000  # of each partition, at most; of the rest the longest untouched is forgotten
+KEEP_SECONDS = 3600.0  # for which a window that is not at hand is remembered after its last line
+KEEP_WINDOWS = 4_000  # of each partition, beside those at hand; of more the longest untouched is forgotten
 FORGET_AT_ONCE = 4  # more than one line can add, so that forgetting keeps up without ever taking long
 SAY_AGAIN_SECONDS = 60.0  # before the last line that was counted: what a crash may have kept from being published
 
@@ -89,12 +89,13 @@ def count(known: Count | None, line: LineDemanded, at: Position, partition: int,
     )
 
 
-def measured(window: Window, known: Count) -> DemandMeasured:
+def measured(window: Window, known: Count, generation: int) -> DemandMeasured:
     """What is published of a window. Its business time is when the window began: it may end in the future."""
     start, end = datetime.fromtimestamp(window.start, UTC), datetime.fromtimestamp(window.end, UTC)
     return DemandMeasured(
-        occurred_at=start, sku=window.sku, window_start=start, window_end=end, units=known.units, orders=known.orders
-    )
+        occurred_at=start, sku=window.sku, window_start=start, window_end=end, units=known.units, orders=known.orders,
+        generation=generation,
+    )  # fmt: skip
 
 
 def to_say_again(counts: Mapping[Window, Count]) -> list[Window]:
@@ -104,32 +105,63 @@ def to_say_again(counts: Mapping[Window, Count]) -> list[Window]:
 
 
 class Recency:
-    """Which windows were touched when, so that what is kept has a bound whatever the number of SKUs and windows."""
+    """Which windows were touched when, so that what is kept has a bound, however many windows there are.
+
+    Windows at hand are never forgotten: those that have begun and not ended by the business time of their partition,
+    which is the latest that its lines have shown, and never ahead of real time. There is one for each SKU of the
+    partition. Of the others the longest untouched go.
+    """
 
     def __init__(self, counts: Mapping[Window, Count] | None = None) -> None:
-        self._partitions: dict[int, OrderedDict[Window, float]] = {}
+        self._partitions: dict[int, _Partition] = {}
         for window, known in sorted((counts or {}).items(), key=lambda one: one[1].touched_at):
-            self._of(known.partition)[window] = known.touched_at
+            self._of(known.partition).touch(window, known.touched_at)
 
-    def _of(self, partition: int) -> OrderedDict[Window, float]:
-        return self._partitions.setdefault(partition, OrderedDict())
+    def _of(self, partition: int) -> _Partition:
+        return self._partitions.setdefault(partition, _Partition())
 
     def touch(self, partition: int, window: Window, now: float) -> list[Window]:
         """Windows of the same partition to be forgotten, a few at a time."""
         touched = self._of(partition)
-        touched[window] = now
-        touched.move_to_end(window)
+        touched.touch(window, now)
+        return touched.forget(now)
+
+    def __len__(self) -> int:
+        return sum(len(one.at_hand) + len(one.others) for one in self._partitions.values())
+
+
+@dataclass
+class _Partition:
+    """Windows and when they were touched, the longest untouched first; ``latest`` is when those at hand began."""
+
+    latest: int | None = None
+    at_hand: dict[Window, float] = field(default_factory=dict[Window, float])
+    others: OrderedDict[Window, float] = field(default_factory=OrderedDict[Window, float])
+
+    def touch(self, window: Window, now: float) -> None:
+        if window.start <= now and (self.latest is None or window.start > self.latest):
+            self.latest = window.start
+            for ended in [one for one in self.at_hand if one.end <= window.start]:
+                del self.at_hand[ended]
+                self.others[ended] = now  # from now on its time to be forgotten runs
+        if self.latest is not None and window.start <= self.latest < window.end:
+            self.others.pop(window, None)  # once it lay in the future
+            self.at_hand[window] = now
+        else:
+            self.others[window] = now
+            self.others.move_to_end(window)
+
+    def forget(self, now: float) -> list[Window]:
         gone: list[Window] = []
-        for oldest, at in touched.items():
-            if len(gone) == FORGET_AT_ONCE or (at >= now - KEEP_SECONDS and len(touched) - len(gone) <= KEEP_WINDOWS):
+        for oldest, at in self.others.items():
+            if len(gone) == FORGET_AT_ONCE or (
+                at >= now - KEEP_SECONDS and len(self.others) - len(gone) <= KEEP_WINDOWS
+            ):
                 break
             gone.append(oldest)
         for window in gone:
-            del touched[window]
+            del self.others[window]
         return gone
-
-    def __len__(self) -> int:
-        return sum(len(windows) for windows in self._partitions.values())
 
 
 class Changes:

@@ -8,6 +8,8 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 from uuid import UUID, uuid5
 
+from prometheus_client import Counter
+
 from services.pricing.demand import decisions
 from services.pricing.demand.decisions import Changes, Count, Position, Recency, Window
 from services.pricing.demand.engine import Engine
@@ -25,6 +27,11 @@ NAME = "isthmus.pricing.demand"
 POSITION = "ce_position"  # of the line in the log of orders: an extension attribute between the two streams
 PUBLISH_SECONDS = 1.0
 STUCK_SECONDS = 60.0
+FORGOTTEN = Counter(
+    "isthmus_demand_windows_forgotten",
+    "Windows no longer counted, by why; one that gets another line begins again from zero",
+    ["reason"],
+)  # old, no room
 _PLACED = ORDERS.type_of(OrderPlaced).encode()
 _SIGNAL = UUID("6b1f2c1e-64a1-4f0e-9f2e-0d7a3b0e5c11")
 
@@ -33,7 +40,7 @@ class Demand:
     """Counts what is asked for. All of its state is the table; the rest follows from it."""
 
     def __init__(self, settings: DemandSettings, health: Health):
-        self._window_seconds = settings.demand_window_seconds
+        self._window_seconds, self._generation = settings.demand_window_seconds, settings.demand_generation
         self._health = health
         self._changes = Changes()
         self._recency = Recency()
@@ -81,7 +88,13 @@ class Demand:
         table[window] = decisions.to_json(known)
         self._changes.note([window])
         for old in self._recency.touch(record.partition, window, now):
-            table.pop(old, None)
+            self._forget(old, now)
+
+    def _forget(self, window: Window, now: float) -> None:
+        kept = self.engine.table.pop(window, None)
+        if kept is not None:
+            old = decisions.from_json(kept).touched_at < now - decisions.KEEP_SECONDS
+            FORGOTTEN.labels("old" if old else "no room").inc()
 
     def _recovered(self) -> None:
         counts = self._counts()
@@ -101,7 +114,7 @@ class Demand:
             kept = self.engine.table.get(window)
             if kept is None:
                 continue
-            event = decisions.measured(window, decisions.from_json(kept))
+            event = decisions.measured(window, decisions.from_json(kept), self._generation)
             now = datetime.now(UTC)
             # With the time: counting anew says the same numbers again, and consumers would take them for repeats.
             id_ = uuid5(_SIGNAL, f"{window}/{event.units}/{event.orders}/{now.isoformat()}")
@@ -112,7 +125,11 @@ class Demand:
         return len(changed)
 
     async def publish(self) -> None:
-        """About once a second, until cancelled. Liveness is progress: behind, and nothing handled, is no beat."""
+        """About once a second, until cancelled.
+
+        Liveness is progress: not ready, or behind and nothing handled, is no beat. Whether anything is behind is known
+        only once it is ready.
+        """
         handled = -1
         while True:
             started = time.monotonic()
@@ -122,7 +139,7 @@ class Demand:
             lag = self.engine.lag()
             for (topic, behind), stream in zip(lag.items(), ("rekey_lines", "count_lines"), strict=True):
                 LAG.labels(stream, topic).set(behind)
-            if not any(lag.values()) or self._handled != handled:
+            if self.engine.unready() is None and (not any(lag.values()) or self._handled != handled):
                 self._health.beat("demand", within=STUCK_SECONDS)
             handled = self._handled
             await asyncio.sleep(max(0.0, PUBLISH_SECONDS - (time.monotonic() - started)))

@@ -19,6 +19,8 @@ class DemandSettings(BaseSettings):
     replica: str = Field(default_factory=socket.gethostname, description="names it to the broker")
     log_level: str = "INFO"
 
-    demand_window_seconds: int = Field(default=300, ge=1, le=86_400, description="length of a window of business time")
+    demand_window_seconds: int = Field(
+        default=300, ge=1, le=86_400, description="length of a window of business time; raise the generation with it"
+    )
     demand_generation: int = Field(default=1, ge=1, description="raise it to count again from the start of the log")
     demand_replication_factor: int = Field(default=1, ge=1, description="copies of what the process keeps in Kafka")

@@ -14,6 +14,7 @@ import pytest
 from shared.events.customer import BuyerIdentified, BuyerRefused, PointsReleased, PointsSettled
 from shared.events.order import CancelledLine, OrderLinesCancelled
 from shared.messages import Message
+from shared.postgres import is_infrastructure
 from shared.topics import IDENTIFICATIONS, ORDERS
 from tests.postgres.customer.conftest import NOON, message, order_id
 
@@ -165,3 +166,46 @@ async def test_points_of_a_merged_customer_are_the_other_ones(world: World) -> N
     await world.take(world.settled("lamps", 9, customer=old))
     assert (await world.answer("lamps")).customer_id == alice
     assert await world.rows(PURSE, alice) == [(69, 0)]
+
+
+HOLDS_WITHOUT_ENTRY = """
+WITH held AS (
+    INSERT INTO identifications (order_id, state, version, customer_id, points_held, occurred_at)
+    VALUES (gen_random_uuid(), 'identified', 1, $1, 100, now())
+)
+UPDATE customers SET points_held = points_held + 100 WHERE customer_id = $1
+"""
+GIVES_BACK_WITHOUT_ENTRY = """
+WITH ended AS (UPDATE identifications SET state = 'ended', points_held = 0 WHERE customer_id = $1)
+UPDATE customers SET points_held = points_held - 30 WHERE customer_id = $1
+"""
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "UPDATE customers SET points_held = points_held + 100 WHERE customer_id = $1",
+        HOLDS_WITHOUT_ENTRY,
+        GIVES_BACK_WITHOUT_ENTRY,
+    ],
+    ids=["more than orders hold", "held, not taken", "given back, not booked"],
+)
+async def test_a_process_of_the_release_before_the_ledger_makes_and_loses_no_points(
+    world: World, statement: str
+) -> None:
+    alice = await world.customer(balance=130)
+    await world.take(world.sealed("lamps", customer_id=alice, points=30))
+    with pytest.raises(asyncpg.PostgresError) as refused:
+        await world.rows(statement, alice)
+    assert is_infrastructure(refused.value)  # so that its consumer waits, and sets no message aside
+    assert await world.rows(PURSE, alice) == [(100, 30)]
+
+
+async def test_points_taken_and_earned_in_one_batch_are_no_process_of_an_old_release(world: World) -> None:
+    alice = await world.customer(balance=100)
+    await world.take(
+        world.sealed("cups", customer_id=alice), world.settled("cups", 300),
+        world.sealed("lamps", customer_id=alice, points=100), part_cancelled("lamps", 40),
+        world.sealed("jars", customer_id=alice, points=50), world.cancelled("jars"),
+    )  # fmt: skip
+    assert await world.rows(PURSE, alice) == [(340, 60)]

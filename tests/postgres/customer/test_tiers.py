@@ -9,11 +9,12 @@ from uuid import UUID
 
 import pytest
 
-from services.customer import ledger, reviews
+from services.customer import handlers, ledger, reviews
 from services.customer.registry import Programme
+from shared.consume import Due
 from shared.events.customer import TierChanged
-from shared.topics import CUSTOMERS
-from tests.postgres.customer.conftest import NOON, RECORDED_AT
+from shared.topics import CUSTOMERS, ORDERS
+from tests.postgres.customer.conftest import MASKS, NOON, RECORDED_AT
 
 if TYPE_CHECKING:
     from tests.postgres.customer.conftest import World
@@ -30,7 +31,19 @@ async def buys(world: World, customer: UUID, order: str, amount: int, on: float)
     await world.take(world.settled(order, amount, day(on)))
 
 
+async def read(world: World, *partitions: int) -> None:
+    """These partitions of orders have been read to their ends; all of them where none is named."""
+    (judge,) = [one.judge for one in handlers.build(world.keyring, MASKS).subscriptions if one.judge]
+    async with world.database.transaction() as tx:
+        now = await tx.db.fetchval("SELECT clock_timestamp()")
+        await judge(tx, Due(now, partitions or range(ORDERS.partitions)))
+
+
 async def review(world: World) -> int:
+    """All is read, and tiers are looked at again."""
+    await ledger.read_on(world.database)
+    await read(world)
+    await ledger.read_on(world.database)
     async with world.database.transaction() as tx:
         return await reviews.review(tx, world.keyring, Programme())
 
@@ -101,7 +114,7 @@ async def test_reviews_come_in_bounded_batches_the_longest_due_first(
     fallen = [len(await tiers(world, one)) == 2 for one in customers]
     assert fallen == [False, False, True, True, True]
     worker = reviews.tier_reviews(world.database, world.keyring, Programme())
-    assert await worker._turn() is False
+    assert await worker._turn() is False  # the two that were left
     assert await world.rows("SELECT count(*) FROM customers WHERE tier <> 'base'") == [(0,)]
 
 
@@ -135,9 +148,60 @@ async def test_a_date_in_the_future_does_not_make_everybody_s_points_old(world: 
     assert await world.rows(CLOCK) == [(RECORDED_AT,)]
 
 
+async def test_a_settlement_of_the_future_takes_no_tier_and_earns_now(world: World) -> None:
+    alice = await world.customer()
+    await buys(world, alice, "lamps", 2000, on=0)
+    await buys(world, alice, "cups", 10, on=365 * 60)
+    assert await tiers(world, alice) == [("gold", 0, 2)]
+    assert await world.rows("SELECT max(occurred_at) FROM points_entries") == [(RECORDED_AT,)]
+
+
+async def test_a_partition_that_is_read_ahead_of_others_lowers_no_tier(world: World) -> None:
+    alice, bob = await world.customer(), await world.customer()
+    await buys(world, alice, "lamps", 600, on=0)
+    await buys(world, bob, "jars", 1, on=366)
+    worker = reviews.tier_reviews(world.database, world.keyring, Programme())
+    await worker._turn()
+    await read(world, *range(ORDERS.partitions - 1))  # in the last one waits what alice bought on day 364
+    await worker._turn()
+    await buys(world, alice, "cups", 600, on=364)
+    await read(world)
+    await worker._turn()
+    assert await tiers(world, alice) == [("silver", 0, 2)]
+    await buys(world, bob, "rugs", 1, on=730)
+    assert await review(world) == 1
+    assert (await tiers(world, alice))[1:] == [("base", 364 + 365, 3)]
+
+
+async def test_what_was_read_before_the_clock_moved_on_proves_nothing(world: World) -> None:
+    alice, bob = await world.customer(), await world.customer()
+    await buys(world, alice, "lamps", 600, on=0)
+    await ledger.read_on(world.database)
+    await read(world)
+    await buys(world, bob, "jars", 1, on=366)
+    worker = reviews.tier_reviews(world.database, world.keyring, Programme())
+    for _ in range(3):
+        await worker._turn()
+    assert await tiers(world, alice) == [("silver", 0, 2)]
+    await read(world)
+    await worker._turn()
+    assert (await tiers(world, alice))[1:] == [("base", 365, 3)]
+
+
+async def test_while_nothing_waits_for_it_nothing_is_noted(world: World) -> None:
+    await read(world)
+    await buys(world, await world.customer(), "lamps", 600, on=0)
+    await review(world)
+    noted = await world.rows("SELECT * FROM orders_read ORDER BY 1")
+    assert len(noted) == ORDERS.partitions
+    await read(world)
+    assert await world.rows("SELECT * FROM orders_read ORDER BY 1") == noted
+
+
 async def test_a_late_settlement_counts_in_its_own_year_only(world: World) -> None:
     alice, bob = await world.customer(), await world.customer()
     await buys(world, bob, "jars", 1, on=400)
+    await review(world)
     await buys(world, alice, "lamps", 600, on=10)
     assert await tiers(world, alice) == []
     await buys(world, alice, "cups", 600, on=50)

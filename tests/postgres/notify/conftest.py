@@ -27,7 +27,7 @@ from shared.postgres import Database, Row
 from shared.topics import CARE, IDENTIFICATIONS, ORDERS
 from tests.support.http import listening
 
-NOW = datetime(2026, 3, 1, 12, tzinfo=UTC)
+NOW = datetime.now(UTC).replace(microsecond=0)
 ANNA = UUID(int=0xA)
 
 
@@ -41,10 +41,11 @@ class Post:
     to_recipient: str = "250 OK"
     to_data: str = "250 OK"
     drops: bool = False
+    answers_after: float = 0  # seconds, to a recipient
     _controller: Controller | None = None
 
-    def open(self, *, utf8: bool = True) -> None:
-        self._controller = Controller(self, hostname="127.0.0.1", port=self.port, enable_SMTPUTF8=utf8)
+    def open(self) -> None:
+        self._controller = Controller(self, hostname="127.0.0.1", port=self.port)
         self._controller.start()
 
     def close(self) -> None:
@@ -55,6 +56,7 @@ class Post:
     async def handle_RCPT(  # noqa: N802 - what aiosmtpd calls it
         self, _server: Any, _session: Any, envelope: Any, address: str, _options: list[str]
     ) -> str:
+        await asyncio.sleep(self.answers_after)
         if self.to_recipient.startswith("250"):
             envelope.rcpt_tos.append(address)
         return self.to_recipient
@@ -76,7 +78,7 @@ class Customers:
         default_factory=lambda: {"name": "Anna Oz", "email": "anna@home.example", "allowed": True, "reason": None}
     )
     status: int = 200
-    asked: list[tuple[UUID, str]] = field(default_factory=list[tuple[UUID, str]])
+    asked: list[tuple[UUID, str, UUID]] = field(default_factory=list[tuple[UUID, str, UUID]])
 
     def app(self) -> FastAPI:
         app = FastAPI()
@@ -84,10 +86,12 @@ class Customers:
         async def token() -> dict[str, Any]:
             return {"access_token": "ours", "expires_in": 300}
 
-        async def contact(customer_id: UUID, purpose: str, response: Response) -> dict[str, Any] | None:
-            self.asked.append((customer_id, purpose))
+        async def contact(
+            customer_id: UUID, purpose: str, order_id: UUID, response: Response
+        ) -> dict[str, Any] | None:  # fmt: skip
+            self.asked.append((customer_id, purpose, order_id))
             response.status_code = self.status if self.contact is not None else 404
-            return self.contact
+            return self.contact or {"type": "urn:isthmus:problem:not_found"}
 
         app.add_api_route("/token", token, methods=["POST"])
         app.add_api_route("/customers/{customer_id}/contact", contact)

@@ -32,16 +32,3 @@ async def test_a_server_that_says_nothing_is_away_after_a_while() -> None:
             async with MailServer(f"smtp://127.0.0.1:{port}", 0.2).session():
                 pytest.fail("was greeted")
         assert asyncio.get_running_loop().time() - started < 2
-
-
-@pytest.mark.parametrize(("speaks_utf8", "becomes"), [(True, ("sent", None)), (False, ("failed", "rejected"))])
-async def test_an_address_of_another_alphabet_goes_where_it_is_read(
-    world: World, speaks_utf8: bool, becomes: tuple[str, str | None]
-) -> None:
-    await asyncio.to_thread(world.post.close)
-    await asyncio.to_thread(world.post.open, utf8=speaks_utf8)
-    world.customers.contact = {"name": "Änna", "email": "änna@bücher.example", "allowed": True}
-    await world.confirmed()
-    await world.send()
-    assert await world.care() == {"order_confirmed": becomes}
-    assert [mail["To"] for mail in world.post.mails] == ["Änna <änna@xn--bcher-kva.example>"] * speaks_utf8

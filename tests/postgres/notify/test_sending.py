@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from prometheus_client import REGISTRY
 
 from services.notify import messages
-from services.notify.mailing import Mailing
+from services.notify.mailing import SESSIONS, Mailing
 from shared.health import Health
 from tests.postgres.notify.conftest import ANNA, cancelled, confirmed, order, placed, settle, settled, until
 
@@ -41,7 +41,7 @@ async def test_a_message_is_sent_once_and_said_so(world: World) -> None:
     assert (await world.said(), await world.care(), await world.waiting()) == (
         [("CareTriggered", "order_confirmed", None), ("CareSent", "order_confirmed", None)], SENT, 0,
     )  # fmt: skip
-    assert world.customers.asked == [(ANNA, "order_updates")]
+    assert world.customers.asked == [(ANNA, "order_updates", order(1))]
     assert sent_so_far() == counted + 1
 
 
@@ -109,7 +109,7 @@ async def test_a_thank_you_needs_consent_to_marketing(world: World) -> None:
     await world.hear(placed(1), settled(1))
     world.customers.contact = {"name": None, "email": None, "allowed": False, "reason": "no_consent"}
     await world.send()
-    assert world.customers.asked == [(ANNA, "marketing_email")]
+    assert world.customers.asked == [(ANNA, "marketing_email", order(1))]
     assert await world.care() == {"thank_you": ("failed", "no_consent")}
 
 
@@ -141,7 +141,7 @@ async def test_a_customer_service_that_is_away_is_asked_again(world: World) -> N
 
 async def test_a_crash_after_the_mark_is_told_as_unknown_and_never_sent_again(world: World) -> None:
     await world.confirmed()
-    (due,) = await messages.claim(world.database, 64, 24)
+    (due,) = await messages.claim(world.database, 64, 24, 7)
     assert await messages.hand_over(world.database, due)
     await world.send()
     assert await world.care() == TRIGGERED  # not while its lease lasts: it may be under way
@@ -153,9 +153,66 @@ async def test_a_crash_after_the_mark_is_told_as_unknown_and_never_sent_again(wo
     assert len(await world.said()) == 2
 
 
+async def test_a_mark_whose_commit_was_not_answered_is_read_back(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    await world.confirmed()
+    mark, answers = messages._mark, [ConnectionError("the reply was lost"), None]
+
+    async def cut_off(*arguments: Any, **named: Any) -> bool:
+        marked = await mark(*arguments, **named)
+        if (broken := answers.pop(0)) is not None:
+            raise broken
+        return marked
+
+    monkeypatch.setattr(messages, "_mark", cut_off)
+    await world.send()
+    assert (await world.care(), len(world.post.mails)) == (SENT, 1)
+
+
+async def test_a_mark_of_another_attempt_is_nobody_elses(world: World) -> None:
+    await world.confirmed()
+    (slow,) = await messages.claim(world.database, 64, 24, 7)
+    await world.all_due()
+    (fast,) = await messages.claim(world.database, 64, 24, 7)
+    assert await messages._mark(world.database, fast, again=False)
+    assert not await messages._mark(world.database, slow, again=True)
+
+
+async def test_what_is_not_marked_when_we_close_is_left_to_the_next(world: World) -> None:
+    for number in range(1, 41):
+        await world.confirmed(number)
+    world.post.answers_after = 0.5
+    await world.mailing.calls._claim()
+    await until(lambda: asyncio.sleep(0, len(world.customers.asked) == SESSIONS))  # the others wait for a connection
+    await world.mailing.close()
+    assert (world.post.mails, len(world.customers.asked), await world.waiting()) == ([], SESSIONS, 40)
+    assert await world.rows("SELECT FROM messages WHERE handing_over_at IS NOT NULL") == []
+    world.post.answers_after = 0
+    other = Mailing(world.database, world.settings)
+    await world.all_due()
+    await settle(world, *await other._claim(64))
+    await other.close()
+    assert len(world.post.mails) == 40
+
+
+async def test_the_database_going_away_shows_nobodys_address(
+    world: World, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    async def away(*_: object) -> bool:
+        raise ConnectionError("no database")
+
+    await world.confirmed()
+    monkeypatch.setattr(messages, "hand_over", away)
+    await world.mailing.calls._claim()
+    await world.mailing.calls.close()
+    assert (await world.care(), await world.waiting()) == (TRIGGERED, 1)
+    shown = "".join(capfd.readouterr())
+    assert "ConnectionError" in shown
+    assert "anna" not in shown.lower()
+
+
 async def test_a_crash_before_the_mark_is_only_a_pause(world: World) -> None:
     await world.confirmed()
-    await messages.claim(world.database, 64, 24)
+    await messages.claim(world.database, 64, 24, 7)
     await world.all_due()
     await world.send()
     assert (await world.care(), len(world.post.mails)) == (SENT, 1)
@@ -175,9 +232,9 @@ async def test_who_was_too_slow_does_not_send_what_another_has_claimed(world: Wo
 async def test_an_outcome_of_who_was_too_slow_counts_only_if_the_mail_has_left(world: World) -> None:
     for number in (1, 2):
         await world.confirmed(number)
-    slow = await messages.claim(world.database, 64, 24)
+    slow = await messages.claim(world.database, 64, 24, 7)
     await world.all_due()
-    await messages.claim(world.database, 64, 24)
+    await messages.claim(world.database, 64, 24, 7)
     one, two = sorted(slow, key=lambda due: due.order_id)
     await messages.settle(world.database, [one.failed("opted_out"), two.sent()])
     assert (await world.care(1), await world.care(2)) == (TRIGGERED, SENT)
@@ -235,7 +292,7 @@ async def test_an_order_cancelled_before_its_confirmation_was_sent_is_told_of_th
 async def test_a_cancellation_wins_until_the_mail_is_handed_over(world: World) -> None:
     for number in (1, 2):
         await world.confirmed(number)
-    claimed = await messages.claim(world.database, 64, 24)
+    claimed = await messages.claim(world.database, 64, 24, 7)
     one, two = sorted(claimed, key=lambda due: due.order_id)
     assert await messages.hand_over(world.database, two)
     await world.hear(cancelled(1), cancelled(2))
@@ -262,7 +319,7 @@ async def test_a_mail_that_cannot_be_made_waits_and_shows_nobodys_name(
 
 
 async def test_nothing_personal_is_stored_or_logged(world: World, capfd: pytest.CaptureFixture[str]) -> None:
-    answers = [("250 OK", "250 OK"), ("550 no anna@home.example", ""), ("450 not anna@home.example", ""),
+    answers = [("250 OK", "250 OK"), ("550 5.1.1 anna@home.example", ""), ("450 not anna@home.example", ""),
                ("250 OK", "554 anna@home.example"), ("250 OK", "451 anna@home.example")]  # fmt: skip
     for number, (world.post.to_recipient, world.post.to_data) in enumerate(answers, 1):
         await world.confirmed(number)
@@ -276,4 +333,5 @@ async def test_nothing_personal_is_stored_or_logged(world: World, capfd: pytest.
     assert len(payloads) == 8
     everything = "".join([*stored, *payloads, *capfd.readouterr()])
     assert "mail refused" in everything
+    assert "550 5.1.1" in everything
     assert "anna" not in everything.lower()

@@ -12,7 +12,7 @@ from services.notify.api import routes
 from shared.app import build_app
 from shared.auth import Principal
 from shared.events.customer import BuyerIdentified
-from shared.events.order import OrderRejected
+from shared.events.order import OrderRejected, ParcelItem, ParcelLost, ParcelRefused
 from shared.health import Health
 from shared.topics import ORDERS
 from tests.postgres.notify.conftest import ANNA, NOW, cancelled, confirmed, message, order, placed, settled
@@ -69,12 +69,72 @@ async def test_a_message_waits_a_minute_for_a_buyer_who_is_not_known_yet(world: 
     assert await world.care() == {"order_refused": ("sent", None)}
 
 
-async def test_a_buyer_who_stays_unknown_is_not_written_to(world: World) -> None:
+async def test_a_buyer_who_becomes_known_late_is_still_told(world: World) -> None:
     await world.hear(placed(1, customer_id=None), OrderRejected(occurred_at=NOW, order_id=order(1), reason="stock"))
-    await world.all_due()
+    for _ in range(5):
+        await world.all_due()
+        await world.send()
+    assert await world.care() == {"order_refused": ("triggered", None)}
+    ((pause,),) = await world.rows("SELECT round(extract(epoch FROM due_at - now()))::int FROM messages")
+    assert pause == 16  # it grows
+    await world.hear(BuyerIdentified(occurred_at=NOW, order_id=order(1), customer_id=ANNA, recipient_id=order(3)))
     await world.send()
+    assert (await world.care(), len(world.post.mails)) == ({"order_refused": ("sent", None)}, 1)
+
+
+async def test_a_buyer_who_stays_unknown_is_given_up(world: World) -> None:
+    await world.hear(placed(1, customer_id=None), OrderRejected(occurred_at=NOW, order_id=order(1), reason="stock"))
+    await world.execute("UPDATE messages SET queued_at = now() - interval '25 hours'")
+    for _ in range(2):
+        await world.all_due()
+        await world.send()
     assert (await world.said())[-1] == ("CareFailed", "order_refused", "unknown_customer")
     assert (world.post.mails, await world.waiting()) == ([], 0)
+
+
+async def test_a_log_read_from_its_beginning_mails_nobody(world: World) -> None:
+    old = NOW - timedelta(days=8)
+    life = [event.model_copy(update={"occurred_at": old}) for event in (placed(1), confirmed(1), settled(1))]
+    await world.take(*(message(ORDERS, event, recorded_at=old) for event in life))
+    assert (await world.said(), await world.waiting()) == ([], 0)
+
+
+async def test_a_message_that_waited_until_it_was_stale_is_not_sent(world: World) -> None:
+    await world.confirmed()
+    await world.execute("UPDATE care SET occurred_at = now() - interval '7 days 1 minute'")
+    await world.send()
+    assert (await world.care(), world.post.mails) == ({"order_confirmed": ("failed", "stale")}, [])
+    assert (await world.said())[-1] == ("CareFailed", "order_confirmed", "stale")
+
+
+async def test_an_order_placed_before_channels_were_known_is_silent_where_any_channel_is(world: World) -> None:
+    await world.execute("INSERT INTO care_orders (order_id, customer_id, version, ended) VALUES ($1, $2, 0, false)",
+                        order(1), ANNA)  # fmt: skip
+    world.settings.silent_channels = ("bazaar",)
+    await world.hear(confirmed(1))
+    assert await world.care() == {}
+
+
+async def test_an_order_whose_only_parcel_is_lost_is_told_so_and_not_that_it_was_cancelled(world: World) -> None:
+    await world.confirmed()
+    await world.send()
+    lost = ParcelLost(
+        occurred_at=NOW, order_id=order(1), parcel=1, items=(ParcelItem(sku="RED-LAMP", quantity=1),)
+    )  # fmt: skip
+    await world.hear(lost)
+    await world.hear(cancelled(1).model_copy(update={"reason": "lost"}))
+    await world.send()
+    assert [mail["Subject"] for mail in world.post.mails][1:] == ["A parcel of your order 1001 was lost"]
+    assert await world.care() == {"order_confirmed": ("sent", None), "parcel_lost": ("sent", None)}
+
+
+async def test_a_parcel_that_the_carrier_does_not_take_is_told(world: World) -> None:
+    await world.confirmed()
+    await world.send()
+    refused = ParcelRefused(occurred_at=NOW, order_id=order(1), parcel=1, reason="no such address")
+    await world.hear(refused, cancelled(1).model_copy(update={"reason": "undeliverable"}))
+    await world.send()
+    assert [mail["Subject"] for mail in world.post.mails][1:] == ["We could not deliver a parcel of your order 1001"]
 
 
 class Anyone:

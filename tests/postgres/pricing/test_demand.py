@@ -1,4 +1,4 @@
-"""Of every window the latest measurement is kept, for a time, and shown over HTTP."""
+"""Of every window the best measurement is kept, for a time, and shown over HTTP."""
 
 from __future__ import annotations
 
@@ -26,11 +26,14 @@ NOON = datetime(2026, 3, 1, 12, tzinfo=UTC)
 WINDOW = timedelta(minutes=5)
 
 
-def measured(units: int, sku: str = "RED-LAMP", window: int = 0, orders: int = 1) -> DemandMeasured:
+def measured(
+    units: int, sku: str = "RED-LAMP", window: int = 0, orders: int = 1, generation: int = 1
+) -> DemandMeasured:
     start = NOON + window * WINDOW
     return DemandMeasured(
-        occurred_at=start, sku=sku, window_start=start, window_end=start + WINDOW, units=units, orders=orders
-    )
+        occurred_at=start, sku=sku, window_start=start, window_end=start + WINDOW, units=units, orders=orders,
+        generation=generation,
+    )  # fmt: skip
 
 
 def second(number: int) -> datetime:
@@ -50,10 +53,20 @@ async def units(database: Database) -> dict[tuple[str, int], int]:
     return {(row["sku"], (row["window_start"] - NOON) // WINDOW): row["units"] for row in found}
 
 
-async def test_a_later_measurement_of_a_window_replaces_an_earlier_one(database: Database) -> None:
+async def test_of_the_same_count_the_larger_measurement_of_a_window_holds(database: Database) -> None:
     await learn(database, (measured(3), second(1)), (measured(5), second(2)), (measured(8, window=1), second(3)))
-    await learn(database, (measured(4), second(4)))
-    assert await units(database) == {("RED-LAMP", 0): 4, ("RED-LAMP", 1): 8}
+    assert await units(database) == {("RED-LAMP", 0): 5, ("RED-LAMP", 1): 8}
+    await learn(database, (measured(1), second(4)), (measured(2), second(5)))  # forgotten, and begun again from zero
+    assert await units(database) == {("RED-LAMP", 0): 5, ("RED-LAMP", 1): 8}
+    await learn(database, (measured(6), second(6)))
+    assert await units(database) == {("RED-LAMP", 0): 6, ("RED-LAMP", 1): 8}
+
+
+async def test_a_count_of_a_higher_generation_replaces_a_larger_one(database: Database) -> None:
+    await learn(database, (measured(5), second(1)))
+    await learn(database, (measured(2, generation=2), second(2)), (measured(9), second(3)))
+    await learn(database, (measured(7), second(4)))
+    assert await units(database) == {("RED-LAMP", 0): 2}
 
 
 async def test_an_earlier_measurement_that_comes_late_changes_nothing(database: Database) -> None:
@@ -148,6 +161,9 @@ async def test_what_nobody_asks_for_or_no_one_can_mean_is_refused(
     assert (await client.get("/demand/RED-LAMP", params={"at": (NOON - WINDOW).isoformat()})).status_code == 404
     for path, params in (
         ("/demand", {}), ("/demand", {"sku": "RED-LAMP", "cursor": "!"}), ("/demand", {"sku": "\0"}),
-        ("/demand/RED-LAMP", {"at": "9999-12-31T23:59:59Z"}), ("/demand/RED-LAMP", {"windows": 0}),
+        ("/demand/RED-LAMP", {"at": "9999-12-31T23:59:59Z"}),
+        ("/demand/RED-LAMP", {"at": "9999-12-31T23:59:59-14:00"}),
+        ("/demand/RED-LAMP", {"at": "0001-01-01T00:00:00+14:00"}), ("/demand/RED-LAMP", {"at": "2026-03-01T12:00:00"}),
+        ("/demand/RED-LAMP", {"windows": 0}),
     ):  # fmt: skip
         assert (await client.get(path, params=params)).status_code == 422, (path, params)

@@ -11,7 +11,8 @@ from hypothesis import given as given_any
 from hypothesis import strategies as st
 
 from services.customer import decisions, tiers
-from services.customer.decisions import decide, review_tier
+from services.customer.decisions import dated, decide, review_tier
+from services.customer.points import Entry
 from services.customer.registry import Customer, Identification, Outcome, Registry, ReviewSet
 from services.customer.tiers import THRESHOLDS, WINDOW, Standing, standing
 from shared.events.customer import TierChanged
@@ -47,9 +48,15 @@ def evolved(registry: Registry, outcomes: list[Outcome]) -> list[TierChanged]:
     return [one for one in outcomes if isinstance(one, TierChanged)]
 
 
-def review(registry: Registry, on: float) -> list[TierChanged]:
-    """Business time comes to ``on``, and the worker looks until nothing is due."""
+def read(registry: Registry, on: float) -> None:
+    """All that was settled before ``on`` has been read."""
     registry.advance(day(on))
+    registry.read_to = registry.clock
+
+
+def review(registry: Registry, on: float) -> list[TierChanged]:
+    """Business time comes to ``on`` in every partition, and the worker looks until nothing is due."""
+    read(registry, on)
     said: list[TierChanged] = []
     while outcomes := review_tier(registry, registry.customers[ALICE]):
         said += evolved(registry, outcomes)
@@ -99,12 +106,42 @@ def test_points_bought_meanwhile_keep_the_tier() -> None:
 def test_a_settlement_after_a_long_pause_finds_the_old_points_gone() -> None:
     registry = given()
     settle(registry, 600, on=0)
-    assert settle(registry, 100, on=800) == [changed("base", 800)]
+    assert settle(registry, 100, on=800) == []
+    assert review(registry, 800) == [changed("base", 365)]
+
+
+def test_what_another_partition_shows_of_the_time_lowers_no_tier() -> None:
+    registry = given()
+    settle(registry, 600, on=0)
+    registry.advance(day(400))  # as another customer's settlement says
+    assert review_tier(registry, registry.customers[ALICE]) == []
+    assert settle(registry, 10, on=366) == []  # her own, read before that of day 364
+    assert settle(registry, 600, on=364) == []
+    assert review(registry, 400) == []
+    assert registry.customers[ALICE].review_at == day(364) + WINDOW
+
+
+def test_settlements_read_in_the_wrong_order_make_no_tier_that_never_was() -> None:
+    registry = given()
+    assert settle(registry, 400, on=366) == []
+    assert settle(registry, 200, on=0) == []
+
+
+def test_a_settlement_of_the_future_counts_when_it_was_recorded() -> None:
+    registry = given()
+    settle(registry, 2000, on=0)
+    order = uuid5(ALICE, "much later")
+    registry.orders[order] = Identification("identified", 1, ALICE)
+    event = OrderSettled(occurred_at=day(40_000), order_id=order, customer_id=ALICE, amount=Decimal(10), currency="EUR")
+    outcomes = decide(registry, dated(event, day(3)))
+    assert [one.occurred_at for one in outcomes if isinstance(one, Entry)] == [day(3)]
+    assert evolved(registry, outcomes) == []
+    assert dated(event, day(50_000)) == event
 
 
 def test_a_late_settlement_counts_in_its_own_year() -> None:
     registry = given()
-    registry.advance(day(400))
+    read(registry, 400)
     assert settle(registry, 600, on=10) == []  # more than a year before the clock
     assert settle(registry, 600, on=50) == [TierChanged(
         occurred_at=registry.clock or START, customer_id=ALICE, tier="silver")]  # fmt: skip

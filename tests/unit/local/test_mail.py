@@ -78,6 +78,24 @@ async def test_a_mail_arrives_with_its_parts_and_headers(tmp_path: Path) -> None
         assert (await office.http.get("/health")).json() == {"status": "ok"}
 
 
+async def test_headers_that_look_forged_are_flagged_and_the_usual_ones_are_not(tmp_path: Path) -> None:
+    async with post(tmp_path) as office:
+        made = mail()
+        del made["X-Order"]
+        made["Auto-Submitted"], made["List-Unsubscribe"] = "auto-generated", "<mailto:care@shop.example>"
+        await office.send(made)
+        forged = b"Bcc: eve@evil.example\r\nX-Injected: <b>yes\r\nContent-Type: text/html\r\n" + made.as_bytes()
+        await aiosmtplib.send(
+            forged, sender="care@shop.example", recipients=["anna@ash.example"], hostname="127.0.0.1", port=office.port
+        )
+        plain, other = await office.came()
+        assert plain["warnings"] == []
+        assert other["warnings"] == ["Bcc", "Content-Type", "X-Injected"]
+        page = (await office.http.get(f"/messages/{other['id']}/page")).text
+        assert "Unusual headers" in page
+        assert "Unusual headers" not in (await office.http.get(f"/messages/{plain['id']}/page")).text
+
+
 async def test_mails_are_found_by_recipient_paged_shown_twice_when_sent_twice_and_forgotten(tmp_path: Path) -> None:
     async with post(tmp_path) as office:
         for number, to in enumerate(["anna@ash.example", "ben@birch.example", "Anna@Ash.example"]):

@@ -4,6 +4,8 @@ from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from uuid import UUID
 
+import pytest
+
 from services.notify.decisions import MAX_SKUS, Book, Heard, Rules, decide, facts
 from shared.events.customer import BuyerIdentified
 from shared.events.notify import CareEvent, CareFailed, CareTriggered
@@ -13,6 +15,7 @@ from shared.events.order import (
     OrderConfirmed,
     OrderExpired,
     OrderLine,
+    OrderLinesCancelled,
     OrderPlaced,
     OrderRejected,
     OrderSettled,
@@ -40,6 +43,9 @@ CANCELLED = OrderCancelled(occurred_at=NOW, order_id=ORDER)
 LATE = ParcelLate(occurred_at=NOW, order_id=ORDER, parcel=1, promised_at=NOW)
 LOST = ParcelLost(occurred_at=NOW, order_id=ORDER, parcel=1, items=(ParcelItem(sku="RED-LAMP", quantity=2),))
 REFUSED = ParcelRefused(occurred_at=NOW, order_id=ORDER, parcel=1, reason="no such address")
+GIVEN_UP = OrderLinesCancelled(
+    occurred_at=NOW, order_id=ORDER, lines=(), amount=Decimal(10), currency="EUR", reason="undeliverable"
+)
 SETTLED = OrderSettled(occurred_at=NOW, order_id=ORDER, customer_id=ANNA, amount=Decimal(20), currency="EUR")
 
 
@@ -48,7 +54,7 @@ def when(
 ) -> list[CareEvent]:
     """What is said after these events, each of them sent twice and recorded ``after`` it occurred; the messages of
     ``sent`` triggers leave at once."""
-    book, said = Book(rules or Rules()), list[CareEvent]()
+    book, said = Book(NOW, rules or Rules()), list[CareEvent]()
     for event in [twice for one in events for twice in (one, one)]:
         for care in decide(book, event, event.occurred_at + after):
             assert book.evolve(care) == len(said) + 1
@@ -91,7 +97,7 @@ def test_a_buyer_is_known_from_the_order_its_identification_or_its_confirmation(
 
 
 def test_an_order_whose_buyer_becomes_known_is_remembered_as_such() -> None:
-    book = Book()
+    book = Book(NOW)
     for event in (GUEST, REJECTED):
         book.note(event)
     assert book.identified == set()
@@ -105,7 +111,33 @@ def test_a_delivered_order_is_told_of_all_that_happened() -> None:
 
 def test_nobody_is_thanked_for_an_order_whose_parcel_was_lost_or_refused() -> None:
     assert triggered(PLACED, CONFIRMED, LOST, SETTLED) == ["order_confirmed", "parcel_lost"]
-    assert triggered(PLACED, CONFIRMED, REFUSED, SETTLED) == ["order_confirmed"]
+    assert triggered(PLACED, CONFIRMED, REFUSED, SETTLED) == ["order_confirmed", "parcel_undeliverable"]
+    assert triggered(PLACED, CONFIRMED, GIVEN_UP, SETTLED) == ["order_confirmed", "parcel_undeliverable"]
+
+
+@pytest.mark.parametrize(
+    ("what", "reason", "told"), [(LOST, "lost", "parcel_lost"), (LOST, "nothing_left", "parcel_lost"),
+                                 (REFUSED, "undeliverable", "parcel_undeliverable")],
+)  # fmt: skip
+def test_an_order_that_ends_with_its_parcels_is_told_of_them_and_not_that_nothing_was_sent(
+    what: Heard, reason: str, told: str
+) -> None:
+    life = (PLACED, CONFIRMED, what, CANCELLED.model_copy(update={"reason": reason}))
+    assert triggered(*life) == ["order_confirmed", told]
+    assert stopped(*life) == [("order_confirmed", "order_ended")]
+
+
+def test_a_parcel_given_up_is_told_as_undeliverable_whether_anything_else_is_left_or_not() -> None:
+    ended = CANCELLED.model_copy(update={"reason": "undeliverable"})
+    for life in ((GIVEN_UP,), (ended,), (REFUSED, GIVEN_UP, ended)):
+        assert triggered(PLACED, CONFIRMED, *life) == ["order_confirmed", "parcel_undeliverable"]
+
+
+def test_lines_cancelled_on_request_say_nothing_of_parcels() -> None:
+    requested = GIVEN_UP.model_copy(update={"reason": "requested"})
+    assert triggered(PLACED, CONFIRMED, requested, SETTLED) == ["order_confirmed", "thank_you"]
+    ended = CANCELLED.model_copy(update={"reason": "nothing_left"})
+    assert triggered(PLACED, CONFIRMED, requested, ended) == ["order_confirmed", "order_cancelled"]
 
 
 def test_two_late_parcels_are_told_once() -> None:
@@ -150,6 +182,16 @@ def test_what_became_known_long_after_it_occurred_triggers_nothing() -> None:
     assert triggered(PLACED, CONFIRMED, after=timedelta(days=2), rules=Rules(timedelta(days=1))) == []
 
 
+def test_a_log_read_from_its_beginning_triggers_nothing_that_is_long_past() -> None:
+    for late, said in ((timedelta(days=7), 1), (timedelta(days=7, seconds=1), 0)):
+        assert len(decide(Book(NOW + late), CONFIRMED, NOW)) == said
+
+
+def test_an_order_of_an_unknown_channel_is_silent_where_any_channel_is() -> None:
+    assert triggered(CONFIRMED) == ["order_confirmed"]
+    assert triggered(CONFIRMED, rules=Rules(silent_channels=frozenset({"bazaar"}))) == []
+
+
 def test_buyers_of_a_silent_channel_are_not_written_to() -> None:
     rules = Rules(silent_channels=frozenset({"bazaar"}))
     there = PLACED.model_copy(update={"channel": "bazaar"})
@@ -159,7 +201,7 @@ def test_buyers_of_a_silent_channel_are_not_written_to() -> None:
 
 def test_an_order_is_remembered_with_its_number_and_a_hundred_of_its_skus() -> None:
     lines = tuple(OrderLine(line=n, sku=f"SKU-{n // 2}", quantity=1) for n in range(300))
-    book = Book()
+    book = Book(NOW)
     book.note(PLACED.model_copy(update={"lines": lines}))
     assert (book.orders[ORDER].channel, book.orders[ORDER].reference) == ("shop", "1001")
     assert book.skus[ORDER] == [f"SKU-{n}" for n in range(MAX_SKUS)]

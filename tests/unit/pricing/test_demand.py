@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import Iterable
 from datetime import UTC, datetime, timedelta
@@ -9,6 +10,7 @@ from uuid import UUID
 
 import pytest
 
+from services.pricing.demand import process
 from services.pricing.demand.decisions import (
     KEEP_SECONDS,
     KEEP_WINDOWS,
@@ -26,10 +28,13 @@ from services.pricing.demand.decisions import (
     to_say_again,
     window_of,
 )
+from services.pricing.demand.settings import DemandSettings
 from shared.events.order import Destination, OrderLine, OrderPlaced
 from shared.events.pricing import LineDemanded
+from shared.health import Health
 
 NOON = datetime(2010, 12, 1, 12, tzinfo=UTC)
+NOW = datetime(2026, 3, 1, 12, tzinfo=UTC).timestamp()
 ORDER = UUID(int=1)
 
 
@@ -112,11 +117,11 @@ def test_a_place_comes_back_from_its_header():
 
 
 def test_a_measurement_says_when_its_window_is():
-    event = measured(Window(0, 300, "RED-LAMP"), Count(units=5, orders=2))
+    event = measured(Window(0, 300, "RED-LAMP"), Count(units=5, orders=2), generation=3)
     assert (event.window_start, event.window_end - event.window_start) == (
         datetime.fromtimestamp(0, UTC), timedelta(seconds=300),
     )  # fmt: skip
-    assert (event.sku, event.units, event.orders) == ("RED-LAMP", 5, 2)
+    assert (event.sku, event.units, event.orders, event.generation) == ("RED-LAMP", 5, 2, 3)
 
 
 # -- publishing --
@@ -145,38 +150,93 @@ def test_after_a_crash_the_last_minute_is_said_again():
 # -- forgetting --
 
 
-def test_a_window_is_forgotten_some_time_after_its_last_line():
+def test_a_window_is_forgotten_some_time_after_it_has_ended():
     recency, old, new = Recency(), Window(0, 300, "RED-LAMP"), Window(300, 600, "RED-LAMP")
-    assert recency.touch(0, old, 0.0) == []
-    assert recency.touch(0, new, KEEP_SECONDS) == []
-    assert recency.touch(0, new, KEEP_SECONDS + 1) == [old]
+    assert recency.touch(0, old, NOW) == []
+    assert recency.touch(0, new, NOW + 1) == []
+    assert recency.touch(0, new, NOW + 1 + KEEP_SECONDS) == []
+    assert recency.touch(0, new, NOW + 2 + KEEP_SECONDS) == [old]
     assert len(recency) == 1
 
 
 def test_a_window_that_goes_on_is_kept():
     recency, old, new = Recency(), Window(0, 300, "RED-LAMP"), Window(300, 600, "RED-LAMP")
-    for now in (0.0, KEEP_SECONDS):
+    recency.touch(0, new, NOW)
+    for now in (NOW, NOW + KEEP_SECONDS):
         recency.touch(0, old, now)
-    assert recency.touch(0, new, KEEP_SECONDS + 1) == []
+    assert recency.touch(0, new, NOW + KEEP_SECONDS + 1) == []
 
 
 def test_what_is_kept_has_a_bound_however_many_windows_there_are():
     recency = Recency()
-    gone = [old for n in range(KEEP_WINDOWS + 50) for old in recency.touch(0, Window(n, n + 1, "RED-LAMP"), 0.0)]
-    assert gone == [Window(n, n + 1, "RED-LAMP") for n in range(50)]
-    assert len(recency) == KEEP_WINDOWS
+    number = KEEP_WINDOWS + 50
+    gone = [old for n in range(number) for old in recency.touch(0, Window(n, n + 1, "RED-LAMP"), NOW)]
+    assert gone == [Window(n, n + 1, "RED-LAMP") for n in range(49)]
+    assert len(recency) == KEEP_WINDOWS + 1  # and the one at hand
+
+
+def test_more_skus_at_once_than_are_kept_are_all_counted_right():
+    table: dict[Window, Count] = {}
+    recency, skus = Recency(), KEEP_WINDOWS + 1000
+    for offset in range(3 * skus):
+        one = line(f"SKU-{offset % skus}")
+        window, now = window_of(one, 300), NOW + offset / 1000
+        table[window] = count(table.get(window), one, Position(0, offset, 0), 3, now) or Count()
+        for old in recency.touch(3, window, now):
+            del table[old]
+    assert [known.units for known in table.values()] == [3] * skus
+    recency.touch(3, window_of(line(at=NOON + timedelta(minutes=5)), 300), NOW)
+    for _ in range(skus):  # they have ended: now room is made
+        recency.touch(3, window_of(line(at=NOON + timedelta(minutes=5)), 300), NOW)
+    assert len(recency) == KEEP_WINDOWS + 1
+
+
+def test_a_window_of_a_day_is_not_forgotten_in_a_quiet_hour():
+    recency, day = Recency(), Window(0, 86_400, "RED-LAMP")
+    recency.touch(0, day, NOW)
+    assert recency.touch(0, Window(0, 86_400, "BLUE-CUP"), NOW + 2 * KEEP_SECONDS) == []
+
+
+def test_orders_dated_in_the_future_end_no_window_and_take_no_room():
+    recency, at_hand = Recency(), Window(int(NOW), int(NOW) + 300, "RED-LAMP")
+    recency.touch(0, at_hand, NOW)
+    later = [Window(int(NOW) + 300 * n, int(NOW) + 300 * n + 300, "RED-LAMP") for n in range(1, KEEP_WINDOWS + 9)]
+    gone = [old for one in later for old in recency.touch(0, one, NOW)]
+    assert gone == later[:8]
+    recency.touch(0, later[8], NOW + 300 * 9)  # its time has come
+    assert len(recency) == KEEP_WINDOWS + 1
 
 
 def test_a_partition_forgets_its_own_windows_only():
     recency = Recency()
-    recency.touch(0, Window(0, 300, "RED-LAMP"), 0.0)
-    assert recency.touch(1, Window(0, 300, "BLUE-CUP"), 2 * KEEP_SECONDS) == []
-    assert len(recency) == 2
+    for start in (0, 300):
+        recency.touch(0, Window(start, start + 300, "RED-LAMP"), NOW)
+    assert recency.touch(1, Window(0, 300, "BLUE-CUP"), NOW + 2 * KEEP_SECONDS) == []
+    assert len(recency) == 3
 
 
 def test_after_a_crash_what_was_kept_is_forgotten_in_the_same_order():
-    counts = {Window(n, n + 1, "RED-LAMP"): Count(touched_at=float(-n), partition=3) for n in range(3)}
+    counts = {Window(n, n + 1, "RED-LAMP"): Count(touched_at=NOW - n, partition=3) for n in range(4)}
     recency = Recency(counts)
-    assert recency.touch(3, Window(9, 10, "RED-LAMP"), KEEP_SECONDS - 0.5) == [
+    assert recency.touch(3, Window(3, 4, "BLUE-CUP"), NOW + KEEP_SECONDS - 0.5) == [
         Window(2, 3, "RED-LAMP"), Window(1, 2, "RED-LAMP"),
     ]  # fmt: skip
+    assert len(recency) == 3  # the one at hand stays, though touched before them
+
+
+# -- life --
+
+
+async def test_a_process_that_waits_for_its_table_for_ever_is_not_alive(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(process, "PUBLISH_SECONDS", 0.01)
+    health = Health()
+    settings = DemandSettings(KAFKA_BOOTSTRAP_SERVERS="127.0.0.1:9")  # pyright: ignore[reportCallIssue] - its alias
+    demand = process.Demand(settings, health)
+    assert demand.engine.unready() == "its table is being read back"
+    assert not any(demand.engine.lag().values())
+    health.beat("demand", within=0.05)
+    publishing = asyncio.create_task(demand.publish())
+    await asyncio.sleep(0.15)
+    assert not publishing.done()
+    publishing.cancel()
+    assert "demand" in health.stuck()

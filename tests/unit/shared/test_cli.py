@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -13,6 +14,8 @@ import typer
 from pydantic import SecretStr
 from rich.console import Console
 
+from deploy.local.environment import choose_ports
+from shared.cli.__main__ import in_place, main
 from shared.cli.connection import CliError, CliSettings, Connection, exports
 from shared.cli.ledger import when
 from shared.cli.orders import lines_table, parcels_table
@@ -65,19 +68,82 @@ def test_the_environment_of_a_process_is_read_from_its_exports():
     assert exports(script) == {"ISTHMUS_HTTP_PORT": "20001", "KEY": "it's = a key"}
 
 
-def test_what_the_environment_says_wins(tmp_path: Path):
-    known = settings(order_url="https://orders.example/", kafka="broker:9092", token=SecretStr("secret"))
-    connection = Connection(tmp_path / "no-stack", known)
+ELSEWHERE: dict[str, Any] = {
+    "order_url": "https://orders.example/", "kafka": "broker:9092", "token": SecretStr("secret"),
+}  # fmt: skip
+
+
+def test_what_the_environment_says_is_asked():
+    connection = Connection(None, settings(**ELSEWHERE))
     assert connection.url("order") == "https://orders.example"
     assert (connection.bootstrap_servers, connection.token) == ("broker:9092", "secret")
 
 
-def test_a_named_platform_is_not_mixed_with_the_local_stack():
-    connection = Connection(None, settings(order_url=NOWHERE))
-    with pytest.raises(CliError, match="ISTHMUS_TOKEN is not set"):
-        _ = connection.token
-    with pytest.raises(CliError, match="KAFKA_BOOTSTRAP_SERVERS is not set"):
-        _ = connection.bootstrap_servers
+@pytest.mark.parametrize("asked", ["order_url", "kafka", "token"])
+def test_a_stack_that_is_asked_for_is_asked_whatever_the_environment_says(tmp_path: Path, asked: str):
+    connection = Connection(tmp_path / "no-stack", settings(**ELSEWHERE))
+    with pytest.raises(CliError, match=r"no local stack in .*no-stack"):
+        ask(connection, asked)
+
+
+def test_a_stack_that_is_asked_for_has_its_own_kafka(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    ports = choose_ports({}, ())
+    (tmp_path / "stack.json").write_text(json.dumps(ports))  # as `make up` leaves it
+    monkeypatch.setenv("KAFKA_BOOTSTRAP_SERVERS", "broker.example:9092")
+    assert Connection(tmp_path).bootstrap_servers == f"127.0.0.1:{ports['kafka']}"
+
+
+@pytest.mark.parametrize(
+    ("known", "missing"),
+    [
+        (known, missing)
+        for known in [*ELSEWHERE, "notify_url", "client_secret"]
+        for missing in ELSEWHERE
+        if known != missing
+    ],
+)
+def test_the_environment_s_platform_is_not_mixed_with_the_local_stack(known: str, missing: str):
+    value = SecretStr("x") if known == "client_secret" else ELSEWHERE.get(known, NOWHERE)
+    connection = Connection(None, settings(**{known: value}))
+    variable = {"kafka": "KAFKA_BOOTSTRAP_SERVERS"}.get(missing, f"ISTHMUS_{missing.upper()}")
+    set_ = {"kafka": "KAFKA_BOOTSTRAP_SERVERS"}.get(known, f"ISTHMUS_{known.upper()}")
+    with pytest.raises(CliError, match=f"{variable} is not set, but {set_} is"):
+        ask(connection, missing)
+
+
+def test_variables_that_say_nothing_name_no_platform():
+    assert settings(order_url="", kafka="", token=SecretStr("")).said() is None
+
+
+def ask(connection: Connection, what: str) -> str:
+    if what == "order_url":
+        return connection.url("order")
+    return connection.token if what == "token" else connection.bootstrap_servers
+
+
+@pytest.mark.parametrize(
+    ("typed", "understood"),
+    [
+        ("lag --stack here --json", "--stack here lag --json"),
+        ("--json --stack=here lag --watch", "--stack=here lag --watch --json"),
+        ("--stack here order show 7 --json -- --stack", "--stack here order show 7 --json -- --stack"),
+        ("lag --stack", "--stack"),  # and is told that it needs a value
+        ("stock RED-LAMP", "stock RED-LAMP"),
+        ("", ""),
+    ],
+)
+def test_stack_and_json_may_stand_before_the_command_and_after_it(typed: str, understood: str):
+    assert in_place(typed.split()) == understood.split()
+
+
+@pytest.mark.parametrize("words", ["--stack {0} lag", "lag --stack {0}", "--json lag --stack={0}"])
+def test_a_stack_is_heard_of_wherever_it_is_named(
+    words: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    monkeypatch.setattr("sys.argv", ["isthmus", *words.format(tmp_path / "no-stack").split()])
+    with pytest.raises(SystemExit):
+        main()
+    assert f"no local stack in {tmp_path / 'no-stack'}" in capsys.readouterr().err
 
 
 def test_without_a_stack_and_an_environment_it_says_what_to_do(tmp_path: Path):
