@@ -321,3 +321,9 @@ def steps(order: Any) -> list[str]:
 
 def journey(order: Any) -> list[str]:
     return [step["type"] for step in order["timeline"]]
+
+
+def detail(order: Any, event: str) -> dict[str, Any]:
+    """What the order's timeline says of its one event of this type."""
+    (step,) = [step for step in order["timeline"] if step["type"] == event]
+    return step["detail"]
