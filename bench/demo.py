@@ -277,8 +277,8 @@ async def rested(platform: Platform, run: Run) -> Sequence[invariants.Finding]:
 
 
 def main(
-    orders: int = typer.Option(600, min=1, max=100_000, help="orders of the undisturbed crowd"),
-    rate: float = typer.Option(30.0, min=0.1, max=1000, help="orders a second"),
+    orders: int = typer.Option(450, min=1, max=100_000, help="orders of the undisturbed crowd"),
+    rate: float = typer.Option(15.0, min=0.1, max=1000, help="orders a second"),
     seed: int = typer.Option(7, help="of the stream of orders"),
     plant: str | None = typer.Option(None, help="break an invariant on purpose, as in I1, and see it caught"),
     stack: Annotated[Path, typer.Option(help="directory of the running stack")] = DEFAULT,

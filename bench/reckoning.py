@@ -137,8 +137,11 @@ async def _mails(platform: Platform) -> None:
             break
     table = _table("Mails", "occasion", "", "why not", "")
     for (trigger, state, failure), number in sorted(told.items()):
-        table.add_row(trigger, state, failure, f"{number:,}")
-    console.print(table, "")
+        table.add_row(trigger, "to be sent" if state == "triggered" else state, failure, f"{number:,}")
+    console.print(table)
+    if any(state == "triggered" for _, state, _ in told):
+        console.print("What a killed process had claimed is sent when its claim has run out, within two minutes.")
+    console.print()
 
 
 async def _rows(platform: Platform, service: str, query: str, *arguments: Any) -> list[Any]:

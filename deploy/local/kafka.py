@@ -115,7 +115,8 @@ def program(directory: Path, cache: Path, port: int, controller_port: int) -> Pr
 
 def _format(command: list[str], properties: Path) -> None:
     cluster = base64.urlsafe_b64encode(uuid.uuid4().bytes).decode().rstrip("=")
-    tool = ["kafka.tools.StorageTool", "format", "--config", str(properties), "--cluster-id", cluster]
+    # In one word: an id may begin with a dash, and would be taken for an option.
+    tool = ["kafka.tools.StorageTool", "format", "--config", str(properties), f"--cluster-id={cluster}"]
     done = subprocess.run([*command, *tool, "--ignore-formatted"], capture_output=True, text=True, check=False)
     if done.returncode != 0:
         raise StackError(f"Kafka's storage could not be formatted:\n{done.stdout}{done.stderr}\nTry `make clean`.")
