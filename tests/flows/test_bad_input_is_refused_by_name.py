@@ -181,7 +181,7 @@ def fifty_megabytes(market: Market, *, announced: bool) -> bytes:
     authorization = market.platform.headers()["Authorization"]
     head = f"POST /orders HTTP/1.1\r\nHost: isthmus\r\nAuthorization: {authorization}\r\n{size}\r\n"
     piece = b"x" * 1_048_576
-    with socket.create_connection((url.hostname, url.port), timeout=10) as connection:
+    with socket.create_connection((url.hostname, url.port), timeout=60) as connection:
         connection.sendall(f"{head}Content-Type: application/json\r\n\r\n".encode())
         with contextlib.suppress(OSError):  # the service hangs up at some point
             for _ in range(50):

@@ -21,7 +21,7 @@ async def healthy(market: Market) -> Market:
 async def test_a_planted_violation_is_caught(healthy: Market, planted: str):
     await plant(healthy.platform, planted)
     try:
-        findings = await invariants.check(healthy.platform, settled_seconds=0, acknowledged=healthy.acknowledged)
+        findings = await invariants.check(healthy.platform, settled_seconds=1, acknowledged=healthy.acknowledged)
     finally:
         await undo(healthy.platform, planted)
     broken = {finding.id: list(finding.broken) for finding in findings if not finding.held}
@@ -30,6 +30,6 @@ async def test_a_planted_violation_is_caught(healthy: Market, planted: str):
 
 async def test_an_acknowledged_order_that_is_gone_is_caught(healthy: Market):
     gone = ("web", "never placed", "01900000-0000-7000-8000-000000000000")
-    findings = await invariants.check(healthy.platform, settled_seconds=0, acknowledged=[gone])
+    findings = await invariants.check(healthy.platform, settled_seconds=1, acknowledged=[gone])
     broken = {finding.id: list(finding.broken) for finding in findings if not finding.held}
     assert list(broken) == ["I4"], broken
