@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from typing import Protocol
 
-from pydantic import BaseModel, ConfigDict, field_validator
+from pydantic import ConfigDict, field_validator
 
 from services.order.shipping.decisions import Booking, ParcelReport
 from services.order.state import Parcel
+from shared import sealing
 
 
 class CarrierUnavailableError(Exception):
@@ -22,18 +23,10 @@ class CarrierRefusedError(Exception):
         self.reason = reason
 
 
-class Recipient(BaseModel):
+class Recipient(sealing.Recipient):
     """Where a parcel goes, as the customer service says it. Passed on, never stored or logged."""
 
     model_config = ConfigDict(hide_input_in_errors=True)
-
-    name: str
-    street: str
-    city: str
-    postal_code: str | None = None
-    region: str | None = None
-    country: str
-    phone: str | None = None
 
     @field_validator("postal_code", "region", "phone")
     @classmethod

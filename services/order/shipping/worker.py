@@ -42,11 +42,8 @@ class Outcome:
     asked_at: datetime | None = None
 
     @property
-    def said(self) -> str:
-        """Names the cause: the same word twice, by call and by notice, is one."""
-        word = self.report.status if self.report else "refused" if self.refusal else "booked" if self.booking else ""
-        word = word if self.granted is None else f"recalled/{self.granted}"
-        return f"parcel/{self.number}/{self.bookings}/{word or 'late'}"
+    def reference(self) -> str:
+        return reference_of(self.order_id, self.number, self.bookings)
 
 
 def reference_of(order_id: UUID, number: int, bookings: int) -> str:
@@ -156,7 +153,7 @@ async def apply(database: Database, outcomes: Sequence[Outcome], give_up_after: 
             order = orders.by_id.get(outcome.order_id)
             parcel = order.parcel(outcome.number) if order else None
             if order is None or parcel is None or parcel.bookings != outcome.bookings:
-                log.warning("word of a booking that is not wanted", parcel=outcome.said, order_id=str(outcome.order_id))
+                log.warning("word of a booking that is not wanted", parcel=outcome.reference)
                 if outcome.booking is not None and order is not None:
                     strays.append(outcome.booking.reference)
                 continue
@@ -186,7 +183,7 @@ def _happen(
     at = min(outcome.report.at, now) if outcome.report else now
 
     def cause(why: str) -> Cause:
-        return orders.cause(order.order_id, f"{outcome.said}/{why}/{order.version}")
+        return orders.cause(order.order_id, f"parcel/{outcome.reference}/{why}/{order.version}")
 
     if outcome.booking is not None:  # a notice may be the first that we hear of the booking
         orders.happen(tx, order, booked(order, parcel, outcome.booking, at), cause("booked"), at)
