@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from datetime import datetime
 from decimal import Decimal
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import httpx2
 from pydantic import BaseModel, ValidationError
-from standardwebhooks import Webhook
 from standardwebhooks.webhooks import WebhookVerificationError
 
+from services.order.merchant_client import MerchantClient
 from services.order.shipping.carrier import CarrierRefusedError, CarrierUnavailableError, Recipient
 from services.order.shipping.decisions import Booking, ParcelReport
 from services.order.state import Parcel
@@ -57,76 +57,48 @@ class _Found(BaseModel):
     data: list[_Parcel]
 
 
-class _Notice(BaseModel):
-    type: str
-    data: dict[str, Any]
-
-
 class SandboxCarrier:
     """Speaks to the carrier at ``url``. ``timeout`` in seconds per call."""
 
     def __init__(self, url: str, api_key: str, webhook_secret: str, timeout: float):
-        self._webhook = Webhook(webhook_secret)
-        self._client = httpx2.AsyncClient(
-            base_url=url, headers={"Authorization": f"Bearer {api_key}"}, timeout=timeout,
-            limits=httpx2.Limits(max_connections=100, max_keepalive_connections=50),
-        )  # fmt: skip
+        self._client = MerchantClient(url, api_key, webhook_secret, timeout, CarrierUnavailableError)
 
     async def close(self) -> None:
-        await self._client.aclose()
+        await self._client.close()
 
     async def book(self, reference: str, parcel: Parcel, recipient: Recipient) -> Booking:
         body = {
             "reference": reference, "from": parcel.warehouse, "recipient": recipient.model_dump(exclude_none=True),
             "units": sum(parcel.items.values()),
         }  # fmt: skip
-        answer = await self._call("POST", "/v1/parcels", json=body, headers={"Idempotency-Key": reference})
+        answer = await self._client.call("POST", "/v1/parcels", json=body, key=reference)
         if answer.status_code == 422 and _title(answer) == "Address not served":
             raise CarrierRefusedError("address_not_served")
-        return _parcel(answer).booking()  # any other refusal is a mistake of ours, to be looked into and mended
+        self._client.check(answer)  # any other refusal is a mistake of ours, to be looked into and mended
+        return _read(_Parcel, answer).booking()
 
     async def look_up(self, reference: str) -> tuple[Booking, ParcelReport] | None:
-        answer = await self._call("GET", "/v1/parcels", params={"reference": reference})
-        _check(answer)
+        answer = await self._client.call("GET", "/v1/parcels", params={"reference": reference})
+        self._client.check(answer)
         found = _read(_Found, answer).data
         return (found[0].booking(), found[0].report()) if found else None
 
     async def recall(self, carrier_reference: str) -> bool:
-        answer = await self._call("POST", f"/v1/parcels/{carrier_reference}/cancel")
+        answer = await self._client.call("POST", f"/v1/parcels/{carrier_reference}/cancel")
         if answer.status_code == 409:
             return False
-        _check(answer)
+        self._client.check(answer)
         return True
 
     def notice(self, headers: dict[str, str], body: bytes) -> tuple[str, Booking, ParcelReport] | None:
         try:
-            self._webhook.verify(body, headers)
-            notice = _Notice.model_validate_json(body)
-            if not notice.type.startswith("parcel."):
+            told = self._client.notice(headers, body, "parcel")
+            if told is None:
                 return None
-            parcel = _Parcel.model_validate(notice.data)
+            parcel = _Parcel.model_validate(told)
             return parcel.reference, parcel.booking(), parcel.report()
         except (WebhookVerificationError, ValidationError) as error:
             raise ValueError("not a notice of the carrier") from error  # without its content, which is personal
-
-    async def _call(self, method: str, path: str, **request: Any) -> httpx2.Response:
-        try:
-            answer = await self._client.request(method, path, **request)
-        except httpx2.HTTPError as error:
-            raise CarrierUnavailableError(f"{method} {path}: {type(error).__name__}") from error
-        if answer.status_code >= 500 or answer.status_code in (401, 403, 408, 425, 429):
-            raise CarrierUnavailableError(f"{method} {path}: {answer.status_code}")
-        return answer
-
-
-def _check(answer: httpx2.Response) -> None:
-    if not answer.is_success:
-        raise CarrierUnavailableError(f"{answer.request.method} {answer.request.url.path}: {answer.status_code}")
-
-
-def _parcel(answer: httpx2.Response) -> _Parcel:
-    _check(answer)
-    return _read(_Parcel, answer)
 
 
 def _read(model: type[M], answer: httpx2.Response) -> M:
