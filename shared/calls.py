@@ -9,6 +9,7 @@ import asyncio
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from typing import Any, Generic, TypeVar
 
+from shared.crash import crash_point
 from shared.postgres import is_infrastructure
 from shared.telemetry import log
 from shared.work import Worker
@@ -70,7 +71,9 @@ class Calls(Generic[T]):
         return False
 
     async def _make(self, call: Call[T]) -> None:
+        crash_point("call claimed")
         outcome = await call
+        crash_point("call made")
         if outcome is not None:
             self._outcomes.append(outcome)
             self._storing.wake()
@@ -92,6 +95,7 @@ class Calls(Generic[T]):
             if is_infrastructure(error):
                 raise
             await self._store_one_by_one(outcomes)
+        crash_point("call outcome stored")
         del self._outcomes[: len(outcomes)]
         return bool(self._outcomes)
 

@@ -17,6 +17,7 @@ from typing import Any
 from shared import envelope, progress
 from shared.brake import Brake, BrakedError
 from shared.consume import Judge, Subscription
+from shared.crash import crash_point
 from shared.dead_letters import put_aside
 from shared.deadlines import Watermark
 from shared.envelope import Poison, Record, Unknown
@@ -117,6 +118,7 @@ class ConsumerLoop:
                     continue  # what was fetched came from before the seek
                 records = self._following(fetched)
                 if records:
+                    crash_point("consumer polled")
                     await self._take(records)
                 await self._after_poll(kafka)
         finally:
@@ -314,10 +316,12 @@ class ConsumerLoop:
             lag[place[0]] += max(0, (kafka.highwater(place) or position) - position)
         for topic, number in lag.items():
             LAG.labels(self.name, topic).set(number)
+        crash_point("consumer before offset commit")
         try:
             await asyncio.wait_for(kafka.commit(self._positions), 5)
         except (KafkaError, TimeoutError) as error:
             log.info("offsets not committed to Kafka", consumer=self.name, reason=f"{type(error).__name__}: {error}")
+        crash_point("consumer after offset commit")
 
     async def _judge_deadlines(self, kafka: Consumer, judge: Judge, now: float) -> None:
         due = await self._watermark.due(kafka, self._positions, now) if self._placed else None

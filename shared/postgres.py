@@ -12,6 +12,7 @@ from uuid import UUID
 import asyncpg
 import orjson
 
+from shared.crash import crash_point
 from shared.messages import Cause, E, Topic, event_id
 
 if TYPE_CHECKING:  # generic for the type checker only
@@ -156,6 +157,8 @@ class Database:
             async with connection.transaction():
                 yield tx
                 await tx.flush()
+                crash_point("transaction before commit")
+        crash_point("transaction after commit")
         tx.committed()
         if tx.wrote_outbox:
             self.on_outbox()

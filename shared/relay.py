@@ -15,6 +15,7 @@ from typing import Any
 import asyncpg
 import orjson
 
+from shared.crash import crash_point
 from shared.envelope import Headers, headers_for
 from shared.health import Health
 from shared.kafka import KafkaError, MessageSizeTooLargeError, Producer, UnknownTopicOrPartitionError
@@ -149,6 +150,7 @@ class Relay:
                     # before the broker says so, when later events are under way
                     self._block(row, row["aggregateid"], "too large for Kafka")
                     continue
+                crash_point("relay before send")
                 try:
                     future = await producer.send(*self._key(row), row["payload"], headers)
                 except MessageSizeTooLargeError:
@@ -158,6 +160,7 @@ class Relay:
                 else:
                     sending.append((row["position"], future))
         finally:
+            crash_point("relay sent")
             await self._acknowledged(connection, sending)
 
     async def _acknowledged(self, connection: Connection, sending: Sequence[tuple[int, asyncio.Future[Any]]]) -> None:
@@ -169,7 +172,9 @@ class Relay:
             if waiting and self._stopping:
                 raise KafkaError("stopped while the broker is away; the outbox keeps what it has not acknowledged")
         sent = [position for position, future in sending if future.exception() is None]
+        crash_point("relay acknowledged")
         await connection.execute(SENT, sent)
+        crash_point("relay forgot")
         RELAYED.inc(len(sent))
         for _, future in sending:  # in doubt what came through: a new producer sends the rest again, in order
             future.result()
