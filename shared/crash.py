@@ -1,7 +1,8 @@
-"""Crash points: named places at which a process under test ends itself, as by ``kill -9``. In production they do nothing.
+"""Crash points: named places at which a process under test ends itself as by ``kill -9``; else nothing.
 
-Armed by the environment, for tests only: ``ISTHMUS_CRASH_POINTS="relay sent=0.01,call made=0.2"`` gives each point a
-chance, ``ISTHMUS_CRASH_LOG`` names a file to which the point is written, for good, before the process ends.
+Armed by the environment, for tests only: with ``ISTHMUS_CRASH_POINTS="relay sent,call made"`` a process chooses one of
+these points and ends there, the first time it comes by or one of the next few. ``ISTHMUS_CRASH_LOG`` names a file into
+which it writes the point before. With ``all`` it chooses among all.
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ from __future__ import annotations
 import os
 import random
 import signal
-from collections.abc import Mapping
+from collections.abc import Sequence
 
 POINTS = (
     "transaction before commit",
@@ -21,29 +22,42 @@ POINTS = (
     "consumer polled",
     "consumer before offset commit",
     "consumer after offset commit",
-    "call claimed",
+    "call claimed",  # the provider, the carrier or the mail server has not been asked yet
     "call made",
     "call outcome stored",
 )
+PASSES = 5  # at most, before it ends
 
 
-def chances_of(text: str) -> dict[str, float]:
-    """``"relay sent=0.01"`` as a mapping; raises ValueError at a point that does not exist."""
-    chances = {
-        name.strip(): float(chance) for name, _, chance in (one.partition("=") for one in text.split(",") if one)
-    }
-    if unknown := chances.keys() - set(POINTS):
+def chosen_from(text: str) -> Sequence[str]:
+    """The points that ``text`` names; raises ValueError at one that does not exist."""
+    names = POINTS if text == "all" else tuple(name.strip() for name in text.split(",") if name.strip())
+    if unknown := set(names) - set(POINTS):
         raise ValueError(f"no crash point {', '.join(sorted(unknown))}; there are: {', '.join(POINTS)}")
-    return chances
+    return names
 
 
-_chances: Mapping[str, float] = chances_of(os.environ.get("ISTHMUS_CRASH_POINTS", ""))
-_log = os.environ.get("ISTHMUS_CRASH_LOG", "")
+_names = chosen_from(os.environ.get("ISTHMUS_CRASH_POINTS", ""))
+_fate: tuple[str, int] | None = None  # chosen when the first point is passed: a fork has one of its own
 
 
 def crash_point(name: str) -> None:
-    """End this process here, if the point is armed and its chance has it so."""
-    if _chances and random.random() < _chances.get(name, 0.0):
-        file = os.open(_log or os.devnull, os.O_WRONLY | os.O_APPEND | os.O_CREAT)
-        os.write(file, f"{os.getpid()} {name}\n".encode())
-        os.kill(os.getpid(), signal.SIGKILL)
+    """End this process here, if this is the point that it chose."""
+    if _names:
+        _pass(name)
+
+
+def _pass(name: str) -> None:
+    global _fate
+    if _fate is None:
+        dice = random.SystemRandom()
+        _fate = dice.choice(_names), dice.randint(1, PASSES)
+    point, left = _fate
+    if name != point:
+        return
+    if left > 1:
+        _fate = point, left - 1
+        return
+    file = os.open(os.environ.get("ISTHMUS_CRASH_LOG", os.devnull), os.O_WRONLY | os.O_APPEND | os.O_CREAT)
+    os.write(file, f"{name}\n".encode())
+    os.kill(os.getpid(), signal.SIGKILL)
