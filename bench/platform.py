@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import random
 import time
 from collections.abc import AsyncGenerator, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
@@ -16,6 +17,7 @@ from deploy.local.stack import DEFAULT, Stack
 
 SERVICES = ("order", "inventory", "customer", "pricing", "notify")
 TOKEN_SECONDS = 1800.0
+LONGEST_PAUSE = 10.0  # seconds, whatever Retry-After says: these clients are few, and people wait for them
 _ANSWERS = frozenset(range(200, 600)) - {429, 503}
 
 
@@ -52,6 +54,7 @@ class Platform:
         until = time.monotonic() + patience
         sent = {**self.headers(), **(headers or {}), **({"Idempotency-Key": key} if key else {})}
         while True:
+            pause = 0.3
             try:
                 answer = await self._client.request(method, self._urls[service] + path, headers=sent, **request)
             except httpx2.TransportError as error:
@@ -62,7 +65,8 @@ class Platform:
                     return answer
                 if answer.status_code not in (429, 503) or time.monotonic() > until:
                     raise PlatformError(f"{method} {service}{path}: {answer.status_code} {answer.text[:500]}")
-            await asyncio.sleep(0.3)
+                pause = pause_of(answer)
+            await asyncio.sleep(pause)
 
     async def provider(self, name: str, path: str) -> list[dict[str, Any]]:
         """A log of ``payments``, the payment provider, or of the ``carrier``, whole."""
@@ -78,16 +82,30 @@ class Platform:
             if not cursor or not page["data"]:
                 return found
 
+    async def post(self, path: str, **request: Any) -> httpx2.Response:
+        """One try at the order service, whatever comes of it; raises httpx2.TransportError without an answer."""
+        return await self._client.request("POST", self._urls["order"] + path, headers=self.headers(), **request)
+
     async def place(self, order: Mapping[str, Any], wait: int = 0) -> httpx2.Response:
         """Place one order; any answer but "not now" is an answer. ``wait`` seconds for the outcome in it."""
         prefer = {"Prefer": f"wait={wait}"} if wait else {}
         return await self.ask("order", "POST", "/orders", json=order, headers=prefer, expect=_ANSWERS)
 
-    async def place_bulk(self, orders: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-        """Place many orders; a report for each, in order."""
-        body = b"\n".join(orjson.dumps(order) for order in orders)
-        answer = await self.ask("order", "POST", "/orders/bulk", content=body)
-        return [orjson.loads(line) for line in answer.content.splitlines()]
+    async def place_bulk(self, orders: Sequence[Mapping[str, Any]], patience: float = 120) -> list[dict[str, Any]]:
+        """Place many orders; a report for each, in order. Those that there was no room for are sent again."""
+        until = time.monotonic() + patience
+        reports: dict[int, dict[str, Any]] = {}
+        left = list(range(len(orders)))
+        while left:
+            body = b"\n".join(orjson.dumps(orders[number]) for number in left)
+            answer = await self.ask("order", "POST", "/orders/bulk", content=body)
+            for number, line in zip(left, answer.content.splitlines(), strict=True):
+                reports[number] = orjson.loads(line) | {"row": number + 1}
+            left = [number for number in left if reports[number]["status"] == 503]
+            if not left or time.monotonic() > until:
+                break
+            await asyncio.sleep(pause_of(answer))
+        return [reports[number] for number in range(len(orders))]
 
     async def counts(self) -> dict[str, int]:
         """Orders by state."""
@@ -118,6 +136,12 @@ class Platform:
             lines = [{"sku": sku, "unit_price": price} for sku, price in piece]
             body = {"price_list": code, "lines": lines, "valid_from": "2020-01-01T00:00:00Z"}
             await self.ask("pricing", "POST", "/prices", json=body, key=f"{key}/{number}")
+
+
+def pause_of(answer: httpx2.Response) -> float:
+    """Seconds until a request that was not taken is sent again: Retry-After, and up to a quarter more."""
+    asked = answer.headers.get("Retry-After", "")
+    return min(float(asked), LONGEST_PAUSE) * random.uniform(1, 1.25) if asked.isdigit() else 0.3
 
 
 def pieces(whole: Sequence[Any], size: int) -> Iterable[Sequence[Any]]:

@@ -7,6 +7,7 @@ import sys
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
@@ -16,12 +17,15 @@ from fastapi import APIRouter, FastAPI, Response
 from fastapi.responses import JSONResponse
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
-from shared import idempotency, middleware, problems
+from shared import drift, idempotency, middleware, past, problems
 from shared.auth import Authenticator
+from shared.connections import Connection, listening
 from shared.consume import Consumers
 from shared.health import Check, Health
 from shared.loop import ConsumerLoop, Wiring
 from shared.migrate import migrate
+from shared.operations import api as operations
+from shared.overload import Gate
 from shared.postgres import Database
 from shared.relay import Relay
 from shared.settings import Settings
@@ -30,6 +34,8 @@ from shared.topics import dead_letters
 from shared.work import Worker
 
 S = TypeVar("S", bound=Settings)
+
+RESERVED = 4  # of a service's connections to its database, for its consumers
 
 
 @dataclass
@@ -41,11 +47,16 @@ class Parts:
     workers: Sequence[Worker] = ()
     ready: Mapping[str, Check] = field(default_factory=dict[str, Check])
     close: Callable[[], Awaitable[None]] | None = None
+    gate: Gate | None = None  # before the routes that are marked "x-sheds"
+    versions: Sequence[drift.Versions] = ()  # compared with what the service's topics show
 
 
 @dataclass
 class Service(Generic[S]):
     """One service: ``run()`` serves until SIGTERM; with the argument ``migrate`` it brings the schema up to date.
+
+    With ``past`` it compares the database with Kafka's log; it exits with 4, then and while serving, if the database
+    is an older one.
 
     ``assemble`` gets the settings and the open database and returns the service's parts.
     """
@@ -61,23 +72,40 @@ class Service(Generic[S]):
         if sys.argv[1:] == ["migrate"]:
             done = asyncio.run(migrate(settings.database_url, self.folder / "migrations"))
             sys.stdout.write(f"{self.name}: {len(done)} migrations applied\n")
+        elif sys.argv[1:] == ["past"]:
+            raise SystemExit(asyncio.run(past.show(self.name, settings.database_url, settings.kafka_bootstrap_servers)))
         elif sys.argv[1:]:
-            raise SystemExit(f"usage: python -m services.{self.name} [migrate]")
+            raise SystemExit(f"usage: python -m services.{self.name} [migrate|past]")
         else:
-            uvloop.run(self._serve(settings))
+            try:
+                uvloop.run(self._serve(settings))
+            except past.BehindError:  # the log has said so
+                raise SystemExit(past.BEHIND) from None
 
     async def _serve(self, settings: S) -> None:
         health = Health()
-        database = await Database.open(settings.database_url, max_size=settings.pool_size)
+        database = await Database.open(settings.database_url, max_size=max(1, settings.pool_size - RESERVED))
+        own_past = past.Past(self.name, past.topics_of(self.name), database, settings.kafka_bootstrap_servers, health)
+        try:
+            await own_past.first_look()
+        except past.BehindError:
+            await database.close()
+            raise
+        # Consumers have connections of their own: a crowd of requests cannot keep them waiting for one.
+        consuming_database = await Database.open(settings.database_url, max_size=min(settings.pool_size, RESERVED))
         relay = Relay(settings.database_url, settings.kafka_bootstrap_servers, health)
-        database.on_outbox = relay.wake
+        relay.before_sending = own_past.before_sending
+        database.on_outbox = consuming_database.on_outbox = relay.wake
         parts = await self.assemble(settings, database)
         wiring = Wiring(
             service=self.name, replica=settings.replica, bootstrap_servers=settings.kafka_bootstrap_servers,
-            dead_letters=dead_letters(self.name), database=database, health=health,
+            dead_letters=dead_letters(self.name), database=consuming_database, health=health,
         )  # fmt: skip
         loops = [ConsumerLoop(subscription, wiring) for subscription in parts.consumers.subscriptions]
-        workers = [*parts.workers, _housekeeping(database, settings)]
+        watching = drift.watch(
+            parts.versions, database, settings.kafka_bootstrap_servers, lambda: relay.active, settings.drift_seconds
+        )
+        workers = [*parts.workers, *watching, _housekeeping(database, settings)]
 
         async def database_answers() -> str | None:
             async with database.reading() as connection:
@@ -88,36 +116,58 @@ class Service(Generic[S]):
         for name, check in parts.ready.items():
             health.ready_when(name, check)
 
+        async def once_compared(run: Callable[[], Awaitable[None]]) -> None:
+            """What is taken from others or done outside cannot be taken back."""
+            if await own_past.compared():
+                await run()
+
         @asynccontextmanager
         async def lifespan(_app: FastAPI) -> AsyncGenerator[None]:
-            consuming = [asyncio.create_task(loop.run(), name=f"consume {loop.name}") for loop in loops]
-            working = [asyncio.create_task(worker.run(health), name=worker.name) for worker in workers]
+            comparing = asyncio.create_task(own_past.run(), name="past")
+            consuming = [asyncio.create_task(once_compared(loop.run), name=f"consume {loop.name}") for loop in loops]
+            working = [
+                asyncio.create_task(once_compared(partial(worker.run, health)), name=worker.name) for worker in workers
+            ]
             relaying = asyncio.create_task(relay.run(), name="relay")
             log.info("started", port=settings.http_port, replica=settings.replica)
             yield
             # First what takes work in, last what sends it out.
+            own_past.stop()
             for loop in loops:
                 loop.stop()
             for worker in workers:
                 worker.stop()
-            await _finish([*consuming, *working], 10)
+            await _finish([comparing, *consuming, *working], 10)
             relay.stop()
             await _finish([relaying], 5)
             if parts.close is not None:
                 await parts.close()
-            await asyncio.wait_for(database.close(), 5)
+            await asyncio.wait_for(asyncio.gather(database.close(), consuming_database.close()), 5)
             log.info("stopped")
 
-        app = build_app(self.name, parts.routes, health, lifespan)
+        operators = operations.routes(
+            self.name, settings.replica, parts.consumers, database, settings.kafka_bootstrap_servers, relay
+        )
+        app = build_app(self.name, [*parts.routes, operators], health, lifespan, parts.gate)
         app.state.authenticator = Authenticator(settings.auth_issuer, settings.auth_audience, settings.auth_jwks_url)
         config = uvicorn.Config(
             app, host=settings.http_host, port=settings.http_port, log_config=None, access_log=False,
-            timeout_graceful_shutdown=10, timeout_keep_alive=30, backlog=2048,
+            timeout_graceful_shutdown=10, timeout_keep_alive=30, backlog=2048, http=Connection,
         )  # fmt: skip
-        await uvicorn.Server(config).serve()
+        server = uvicorn.Server(config)
+
+        def end() -> None:
+            server.should_exit = True
+
+        own_past.on_behind = end
+        await server.serve(sockets=listening(config))
+        if own_past.behind is not None:
+            raise own_past.behind
 
 
-def build_app(name: str, routes: Sequence[APIRouter], health: Health, lifespan: Any = None) -> FastAPI:
+def build_app(
+    name: str, routes: Sequence[APIRouter], health: Health, lifespan: Any = None, gate: Gate | None = None
+) -> FastAPI:
     """The HTTP side of a service: its routes, health and metrics. Only these two are open."""
     app = FastAPI(
         title=f"Isthmus {name}", version="1", lifespan=lifespan, docs_url=None, redoc_url=None, openapi_url=None,
@@ -127,7 +177,7 @@ def build_app(name: str, routes: Sequence[APIRouter], health: Health, lifespan: 
     app.include_router(_operations(health))
     for router in routes:
         app.include_router(router)
-    middleware.install(app)
+    middleware.install(app, gate)
     return app
 
 

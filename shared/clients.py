@@ -43,20 +43,27 @@ class ServiceClient:
 
     async def get(self, path: str, **params: str) -> httpx2.Response:
         """The answer: a success, or the service's own 404 for what is not there. Raises UnavailableError otherwise."""
-        answer = await self._send("GET", path, params)
+        return await self._ask("GET", path, params=params)
+
+    async def post(self, path: str, body: Any) -> httpx2.Response:
+        """The answer to a question too long for an address; as ``get``."""
+        return await self._ask("POST", path, json=body)
+
+    async def _ask(self, method: str, path: str, **request: Any) -> httpx2.Response:
+        answer = await self._send(method, path, **request)
         if answer.status_code == 401:  # the issuer has new keys, or took the token back
             self._until = 0.0
-            answer = await self._send("GET", path, params)
+            answer = await self._send(method, path, **request)
         if answer.is_success or (answer.status_code == 404 and "urn:isthmus:problem" in answer.text):
             return answer
-        raise UnavailableError(f"GET {path}: {answer.status_code}")  # not its text, which may be personal
+        raise UnavailableError(f"{method} {path}: {answer.status_code}")  # not its text, which may be personal
 
-    async def _send(self, method: str, path: str, params: dict[str, str]) -> httpx2.Response:
+    async def _send(self, method: str, path: str, **request: Any) -> httpx2.Response:
         headers = {"Authorization": f"Bearer {await self._bearer()}"}
         if (trace := current_trace.get()) is not None:
             headers["traceparent"] = str(trace)
         try:
-            return await self._http.request(method, path, params=params, headers=headers)
+            return await self._http.request(method, path, headers=headers, **request)
         except httpx2.HTTPError as error:
             raise UnavailableError(f"{method} {path}: {type(error).__name__} {error}") from error
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+from collections.abc import Mapping
 from uuid import UUID, uuid5
 
 from shared.envelope import Record
@@ -21,11 +22,23 @@ async def put_aside(tx: Tx, topic: str, record: Record, *, service: str, consume
         "dlq_reason": reason,
     }
     headers = [*record.headers, *((name, value.encode()) for name, value in origin.items())]
-    place = f"{consumer}/{record.topic}/{record.partition}/{record.offset}"
     await tx.dead_letter(
         topic, _text((record.key or b"").decode(errors="replace")), record.value or b"",
-        [[_text(name), base64.b64encode(value or b"").decode()] for name, value in headers], uuid5(NAMESPACE, place),
+        [[_text(name), base64.b64encode(value or b"").decode()] for name, value in headers],
+        _identity(consumer, record.topic, record.partition, record.offset),
     )  # fmt: skip
+
+
+def identity(service: str, headers: Mapping[str, str]) -> UUID:
+    """The id that a dead letter of ``service`` had in the outbox; KeyError or ValueError if it is no such one."""
+    owner, _, consumer = headers["dlq_consumer"].partition(".")
+    if owner != service:
+        raise ValueError(f"put aside by {owner}")
+    return _identity(consumer, headers["dlq_topic"], int(headers["dlq_partition"]), int(headers["dlq_offset"]))
+
+
+def _identity(consumer: str, topic: str, partition: int, offset: int) -> UUID:
+    return uuid5(NAMESPACE, f"{consumer}/{topic}/{partition}/{offset}")
 
 
 def _text(name: str) -> str:

@@ -9,7 +9,7 @@ from collections.abc import AsyncGenerator, Callable, Iterable, Mapping, Sequenc
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, cast
+from typing import Any, Protocol, cast
 
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, ConsumerRebalanceListener, TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
@@ -33,18 +33,32 @@ __all__ = [
     "Group",
     "KafkaError",
     "MessageSizeTooLargeError",
+    "Place",
     "Producer",
     "UnknownTopicOrPartitionError",
+    "Written",
+    "acknowledged_at",
     "bounds",
     "create_topics",
     "groups",
+    "offsets_since",
     "read_all",
     "read_key",
+    "read_partition",
+    "read_range",
     "retentions",
+    "rewind",
 ]
 
 Place = tuple[str, int]  # topic, partition
 UNKNOWN_AFTER = 2.0  # seconds in which the broker should have told us of a topic
+
+
+class Written(Record, Protocol):
+    """A record with the time at which it was written, in milliseconds since 1970."""
+
+    @property
+    def timestamp(self) -> int: ...
 
 
 class Consumer:
@@ -138,6 +152,13 @@ class Producer:
         return cast("asyncio.Future[Any]", await self._kafka.send(topic, value, key.encode(), headers=list(headers)))
 
 
+def acknowledged_at(metadata: Any) -> tuple[Place, int] | None:
+    """Where a record lies whose future ended well; None if the broker has had it before and no longer knows where."""
+    if metadata.offset < 0 or metadata.log_start_offset == -1:
+        return None
+    return (metadata.topic, metadata.partition), metadata.offset
+
+
 async def read_all(bootstrap_servers: str, topics: Sequence[Topic[Any]]) -> list[Record]:
     """Every record of these topics, from their beginnings to where they ended at the time of the call."""
     async with _reader(bootstrap_servers) as kafka:
@@ -160,6 +181,40 @@ async def read_key(bootstrap_servers: str, topics: Sequence[Topic[Any]], key: st
         return [record async for record in _between(kafka, begin, end) if record.key == key.encode()]
 
 
+async def read_partition(
+    bootstrap_servers: str, place: Place, *, begin: int = 0, end: int | None = None, last: int | None = None
+) -> AsyncGenerator[Written]:
+    """The records of one partition from ``begin`` up to ``end`` (excluded), as far as they are there, in log order.
+
+    Of these only the ``last`` so many. They are read while they are taken, so that a large range needs no large memory;
+    close the generator where it is not read to its end.
+    """
+    part = TopicPartition(*place)
+    async with _reader(bootstrap_servers) as kafka:
+        first, beyond = (await kafka.beginning_offsets([part]))[part], (await kafka.end_offsets([part]))[part]
+        until = beyond if end is None else min(end, beyond)
+        since = max(begin, first, 0 if last is None else until - last)
+        async for record in _between(kafka, {part: since}, {part: until}):
+            yield cast(Written, record)
+
+
+async def read_range(
+    bootstrap_servers: str, begin: Mapping[Place, int], end: Mapping[Place, int]
+) -> AsyncGenerator[Written]:
+    """The records from ``begin`` up to ``end`` of each partition; for as long as Kafka is away, it waits."""
+    async with _reader(bootstrap_servers) as kafka:
+        async for record in _between(kafka, _by_part(begin), _by_part(end)):
+            yield cast(Written, record)
+
+
+async def offsets_since(bootstrap_servers: str, moments: Mapping[Place, datetime]) -> dict[Place, int]:
+    """The first offset that was written at the moment or later; partitions without one are left out."""
+    asked = {place: int(moment.timestamp() * 1000) for place, moment in moments.items()}
+    async with _reader(bootstrap_servers) as kafka:
+        found = await kafka.offsets_for_times(_by_part(asked))
+    return {(part.topic, part.partition): one.offset for part, one in found.items() if one}
+
+
 @asynccontextmanager
 async def _reader(bootstrap_servers: str) -> AsyncGenerator[Any]:
     kafka = AIOKafkaConsumer(
@@ -167,6 +222,7 @@ async def _reader(bootstrap_servers: str) -> AsyncGenerator[Any]:
     )
     try:
         await kafka.start()
+        await asyncio.sleep(0)  # stopped before its tasks have begun, aiokafka 0.14 raises CancelledError
         yield kafka
     finally:
         await kafka.stop()
@@ -294,3 +350,20 @@ class _Listener(ConsumerRebalanceListener):
 
 def _by_place(offsets: Mapping[Any, int]) -> dict[Place, int]:
     return {(part.topic, part.partition): offset for part, offset in offsets.items()}
+
+
+def _by_part(numbers: Mapping[Place, int]) -> dict[Any, int]:
+    return {TopicPartition(*place): number for place, number in numbers.items()}
+
+
+async def rewind(bootstrap_servers: str, group: Group) -> None:
+    """Set what an idle group has committed to the beginning; raises KafkaError while it has members."""
+    consumer = AIOKafkaConsumer(bootstrap_servers=bootstrap_servers, group_id=group.name, enable_auto_commit=False)
+    await consumer.start()
+    try:
+        parts = [TopicPartition(*place) for place in group.committed]
+        consumer.assign(parts)
+        begin = await consumer.beginning_offsets(parts)
+        await consumer.commit({part: begin[part] for part in parts})
+    finally:
+        await consumer.stop()

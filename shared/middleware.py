@@ -11,6 +11,8 @@ from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from shared import problems
+from shared.door import Door
+from shared.overload import Gate
 from shared.problems import Problem
 from shared.telemetry import HTTP_SECONDS
 from shared.tracing import Trace, current_trace
@@ -88,12 +90,15 @@ async def _drain(receive: Receive, message: Message | None) -> None:
         return
 
 
-def install(app: FastAPI) -> None:
-    """Wrap ``app``. A route with ``openapi_extra={"x-streamed": True}`` may read a body of any size."""
+def install(app: FastAPI, gate: Gate | None = None) -> None:
+    """Wrap ``app``. A route with ``openapi_extra={"x-streamed": True}`` may read a body of any size; one with
+    ``{"x-sheds": True}`` brings new work, and is refused while ``gate`` says so. Neither has parameters in its path.
+    """
     # Asked of the description: the routes of routers within routers are not among app.routes.
-    streamed = frozenset(
-        path
-        for path, methods in cast("dict[str, dict[str, dict[str, Any]]]", app.openapi()["paths"]).items()
-        if any(operation.get("x-streamed") for operation in methods.values())
-    )
+    paths = cast("dict[str, dict[str, dict[str, Any]]]", app.openapi()["paths"])
+    operations = [(method.upper(), path, one) for path, methods in paths.items() for method, one in methods.items()]
+    streamed = frozenset(path for _, path, operation in operations if operation.get("x-streamed"))
+    sheds = frozenset((method, path) for method, path, operation in operations if operation.get("x-sheds"))
+    if gate is not None:
+        app.add_middleware(Door, gate=gate, sheds=sheds, streamed=streamed)
     app.add_middleware(Around, streamed=streamed)

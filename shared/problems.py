@@ -10,7 +10,7 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 
-from shared.postgres import is_infrastructure
+from shared.postgres import INFRASTRUCTURE_ERRORS, is_infrastructure
 from shared.telemetry import log
 
 
@@ -57,9 +57,8 @@ def field_name(location: Sequence[int | str]) -> str:
 
 def from_http(error: HTTPException) -> Problem:
     """What the framework raises, in our form."""
-    title = {400: "Bad request", 404: "Not found", 405: "Method not allowed", 413: "Body too large"}.get(
-        error.status_code, "Error"
-    )
+    title = {400: "Bad request", 404: "Not found", 405: "Method not allowed", 408: "Request timeout",
+             413: "Body too large"}.get(error.status_code, "Error")  # fmt: skip
     return Problem(error.status_code, title, str(error.detail), headers=dict(error.headers) if error.headers else None)
 
 
@@ -92,4 +91,6 @@ def install(app: FastAPI) -> None:
     app.add_exception_handler(Problem, on_problem)
     app.add_exception_handler(RequestValidationError, on_invalid)
     app.add_exception_handler(HTTPException, on_http)
+    for infrastructure in INFRASTRUCTURE_ERRORS:  # by name: after a handler of Exception the connection is closed, too
+        app.add_exception_handler(infrastructure, on_other)
     app.add_exception_handler(Exception, on_other)

@@ -1,6 +1,7 @@
 """How far a consumer has come, and what it has seen: kept in the transaction of the effect.
 
 ``WHERE next_offset = old`` fences a consumer that lost its partition to another: its transaction fails as a whole.
+Batches of a consumer share its turn, each on partitions of its own; a redrive (``alone``) waits for all of them.
 """
 
 from __future__ import annotations
@@ -34,10 +35,13 @@ WHERE o.consumer = $1 AND o.topic = n.topic AND o.partition = n.partition AND o.
 """
 
 ENTER_INBOX = """
+WITH turn AS MATERIALIZED (SELECT pg_advisory_xact_lock_shared(hashtext('isthmus.turn'), hashtext($1)))
 INSERT INTO inbox (day, consumer, event_id)
-SELECT day, $1, event_id FROM unnest($2::date[], $3::uuid[]) AS n (day, event_id)
+SELECT n.day, $1, n.event_id FROM turn CROSS JOIN unnest($2::date[], $3::uuid[]) AS n (day, event_id)
 ON CONFLICT DO NOTHING RETURNING event_id
 """
+
+ALONE = "SELECT pg_advisory_xact_lock(hashtext('isthmus.turn'), hashtext($1))"
 
 
 class FencedError(Exception):
@@ -82,6 +86,15 @@ async def advance(connection: Connection, consumer: str, steps: Mapping[Place, S
     )  # fmt: skip
     if status != f"UPDATE {len(places)}":
         raise FencedError(f"{consumer}: {status} of {len(places)} partitions")
+
+
+async def alone(connection: Connection, consumer: str) -> None:
+    """Until this transaction ends ``consumer`` applies nothing else: what it read before is what it finds.
+
+    A batch may rely on being the only one to act on its keys, since it has their partition. So must whoever applies
+    a message in another way.
+    """
+    await connection.execute(ALONE, consumer)
 
 
 async def unseen(connection: Connection, consumer: str, events: Iterable[tuple[date, UUID]]) -> set[UUID]:

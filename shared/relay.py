@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import time
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
 import asyncpg
@@ -18,8 +18,16 @@ import orjson
 from shared.crash import crash_point
 from shared.envelope import Headers, headers_for
 from shared.health import Health
-from shared.kafka import KafkaError, MessageSizeTooLargeError, Producer, UnknownTopicOrPartitionError
+from shared.kafka import (
+    KafkaError,
+    MessageSizeTooLargeError,
+    Place,
+    Producer,
+    UnknownTopicOrPartitionError,
+    acknowledged_at,
+)
 from shared.messages import Topic
+from shared.past import BehindError
 from shared.postgres import Connection, Row, is_infrastructure
 from shared.telemetry import OUTBOX_AGE_SECONDS, OUTBOX_ROWS, RELAY_ACTIVE, RELAY_BLOCKED, RELAYED, RETRIES, log
 from shared.topics import ALL_TOPICS
@@ -33,7 +41,14 @@ WHERE NOT EXISTS (SELECT FROM unnest($2::text[], $3::text[]) AS b (topic, key)
                   WHERE b.topic = aggregatetype AND b.key IN (aggregateid, '*'))
 ORDER BY position LIMIT $1
 """
-SENT = "DELETE FROM outbox WHERE position = ANY($1::bigint[])"
+# In one statement, so that what is in neither place was never here: see shared/past.py.
+SENT = """
+WITH sent AS (DELETE FROM outbox WHERE position = ANY($1::bigint[]))
+INSERT INTO relayed (topic, partition, next_offset)
+SELECT * FROM unnest($2::text[], $3::int[], $4::bigint[])
+ON CONFLICT (topic, partition) DO UPDATE SET next_offset = greatest(relayed.next_offset, excluded.next_offset)
+"""
+NOTES = "SET isthmus.notes_relayed = on"  # or the deletion is taken for one by a release that does not
 WAITING = "SELECT count(*) AS rows, coalesce(extract(epoch FROM now() - min(recorded_at)), 0)::float AS age FROM outbox"
 CHANNEL = "isthmus_outbox"
 LIMITS = {topic.name: topic.max_message_bytes for topic in ALL_TOPICS}
@@ -52,9 +67,20 @@ class Relay:
         self._counted_at = 0.0
         self._connection: Connection | None = None
         self._active = False
-        self._blocked: set[tuple[str, str]] = set()  # topic and key, or * for all of the topic
+        self._blocked: dict[tuple[str, str], str] = {}  # topic and key, or * for all of the topic; and why
         self._blocked_at = 0.0
         self._hint: asyncio.Task[None] | None = None
+        self.before_sending: Callable[[Connection, Callable[[], None]], Awaitable[None]] = _go_on
+
+    @property
+    def active(self) -> bool:
+        """Whether this process is the relay of its database."""
+        return self._active
+
+    @property
+    def blocked(self) -> dict[tuple[str, str], str]:
+        """Topics and keys (``*``: all of the topic) that wait, and why; the active relay knows them."""
+        return dict(self._blocked)
 
     def wake(self) -> None:
         """There is something to send; if another process holds the relay, tell that one, at most 50 times a second."""
@@ -83,6 +109,8 @@ class Relay:
             self._beat()
             try:
                 await self._hold()
+            except BehindError:
+                break  # the process ends: see shared/app.py
             except Exception as error:
                 known = isinstance(error, KafkaError) or is_infrastructure(error)
                 (log.warning if known else log.exception)(
@@ -98,11 +126,13 @@ class Relay:
         try:
             # A lost deletion only means a repeat, which consumers drop: no need to wait for the disk.
             await connection.execute("SET synchronous_commit = off")
+            await connection.execute(NOTES)
             while not await connection.fetchval(LOCK):
                 self._beat()
                 if self._stopping:
                     return
                 await asyncio.sleep(1.0)
+            await self.before_sending(connection, self._beat)
             await connection.add_listener(CHANNEL, self._hinted)
             producer = Producer(self._bootstrap_servers)
             await producer.start()
@@ -143,7 +173,7 @@ class Relay:
         sending: list[tuple[int, asyncio.Future[Any]]] = []
         try:
             for row in rows:
-                if {self._key(row), (row["aggregatetype"], "*")} & self._blocked:
+                if {self._key(row), (row["aggregatetype"], "*")} & self._blocked.keys():
                     continue
                 headers = _headers(row)
                 if _size(row, headers) > LIMITS.get(row["aggregatetype"], Topic.max_message_bytes):
@@ -171,13 +201,22 @@ class Relay:
             self._beat()
             if waiting and self._stopping:
                 raise KafkaError("stopped while the broker is away; the outbox keeps what it has not acknowledged")
-        sent = [position for position, future in sending if future.exception() is None]
+        sent: list[int] = []
+        reached: dict[Place, int] = {}
+        for position, future in sending:
+            if future.exception() is None and (at := acknowledged_at(future.result())):
+                place, offset = at
+                sent.append(position)
+                reached[place] = max(reached.get(place, 0), offset + 1)
+        topics, partitions = [topic for topic, _ in reached], [partition for _, partition in reached]
         crash_point("relay acknowledged")
-        await connection.execute(SENT, sent)
+        await connection.execute(SENT, sent, topics, partitions, list(reached.values()))
         crash_point("relay forgot")
         RELAYED.inc(len(sent))
         for _, future in sending:  # in doubt what came through: a new producer sends the rest again, in order
             future.result()
+        if len(sent) < len(sending):
+            raise KafkaError("the broker has had events before and cannot say where they lie; they are sent again")
 
     def _key(self, row: Row) -> tuple[str, str]:
         return row["aggregatetype"], row["aggregateid"]
@@ -185,7 +224,7 @@ class Relay:
     def _block(self, row: Row, key: str, why: str) -> None:
         log.error("event cannot be sent, and its key waits", id=str(row["id"]), topic=row["aggregatetype"],
                   key=row["aggregateid"], bytes=len(row["payload"]), reason=why)  # fmt: skip
-        self._blocked.add((row["aggregatetype"], key))
+        self._blocked[row["aggregatetype"], key] = why
         self._blocked_at = time.monotonic()
         RELAY_BLOCKED.set(len(self._blocked))
 
@@ -205,6 +244,10 @@ class Relay:
 
     def _beat(self) -> None:
         self._health.beat("relay")
+
+
+async def _go_on(_connection: Connection, _beat: Callable[[], None]) -> None:
+    return
 
 
 def _size(row: Row, headers: Headers) -> int:

@@ -21,6 +21,7 @@ class Settings(BaseSettings):
     pool_size: int = 12
     inbox_days: int = Field(default=7, ge=1, description="how long a relay's repeat is recognised")
     log_level: str = "INFO"
+    drift_seconds: float = Field(default=30, ge=0, description="between comparisons of tables with the log; 0: none")
 
     auth_issuer: str
     auth_jwks_url: str

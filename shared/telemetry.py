@@ -24,6 +24,9 @@ BATCH_SECONDS = Histogram(
 MESSAGES = Counter(
     "isthmus_messages", "Consumed messages by what became of them", ["consumer", "outcome"]
 )  # applied, duplicate, skipped, dead_lettered
+REDRIVEN = Counter(
+    "isthmus_dead_letters_redriven", "Dead letters that an operator tried again", ["consumer", "outcome"]
+)  # applied, already_applied, refused
 LAG = Gauge("isthmus_consumer_lag_messages", "Messages not yet consumed", ["consumer", "topic"])
 EVENT_AGE_SECONDS = Histogram(
     "isthmus_event_age_seconds",
@@ -45,6 +48,18 @@ HTTP_SECONDS = Histogram(
     "isthmus_http_request_seconds", "HTTP requests by route template", ["method", "route", "status"], buckets=_SECONDS
 )
 PROCESS_STATES = Gauge("isthmus_process_states", "Entities by state, as last counted", ["entity", "state"])
+SHED = Counter("isthmus_requests_shed", "Requests refused because there was too much to do", ["reason"])
+IN_FLIGHT = Gauge("isthmus_requests_in_flight", "Requests with new work that were let in and have not done it")
+GATE_OPEN = Gauge("isthmus_gate_open", "1 while new work is taken", ["work"])
+GATE_BACKLOG = Gauge("isthmus_gate_backlog", "Work that was taken and is not done, over all replicas", ["work"])
+GATE_LIMIT = Gauge("isthmus_gate_limit", "Backlog at which the gate closes", ["work"])
+GATE_PACE = Gauge("isthmus_gate_pace", "Work done per second, as seen when there was much to do", ["work"])
+DRIFT = Gauge("isthmus_drift", "Differences between parties that were seen twice and are not mended", ["kind"])
+DRIFT_REPAIRED = Counter("isthmus_drift_repaired", "Differences that are gone after something was done", ["kind"])
+RECONCILED = Counter("isthmus_reconciled", "Entities compared with what others have of them", ["kind"])
+RECONCILED_AT = Gauge(
+    "isthmus_reconciled_timestamp_seconds", "End of the last whole pass, in seconds of 1970", ["walk"]
+)
 
 
 def _add_trace(_logger: Any, _method: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:

@@ -22,8 +22,8 @@ secret() { sed -n "s/^$1_CLIENT_SECRET=//p" .env; }
 cat > deploy/compose/clients.json <<END
 [{"client_id": "demo", "client_secret": "$(secret DEMO)", "scopes": ["orders:read", "orders:write", "orders:import",
   "items:read", "items:write", "stock:read", "stock:write", "customers:read", "customers:write", "recipients:read",
-  "contacts:read", "prices:read", "prices:write", "care:read", "ledger:read", "admin"]},
- {"client_id": "order", "client_secret": "$(secret ORDER)", "scopes": ["recipients:read"]},
+  "contacts:read", "prices:read", "prices:write", "care:read", "ledger:read", "holdings:read", "admin"]},
+ {"client_id": "order", "client_secret": "$(secret ORDER)", "scopes": ["recipients:read", "holdings:read"]},
  {"client_id": "notify", "client_secret": "$(secret NOTIFY)", "scopes": ["contacts:read"]}]
 END
 chmod 644 deploy/compose/clients.json # the container's user is not its owner

@@ -36,6 +36,7 @@ from shared.events.order import (
     OrderExpired,
     OrderLinesCancelled,
     OrderRejected,
+    OrderRestated,
     OrderSettled,
 )
 
@@ -85,6 +86,8 @@ def decide(registry: Registry, said: Said) -> list[Outcome]:
             return _give_part_back(registry, said)
         case OrderSettled():
             return _settle(registry, said)
+        case OrderRestated():
+            return _put_right(registry, said)
         case _:
             return []
 
@@ -153,6 +156,17 @@ def _give_part_back(registry: Registry, event: OrderLinesCancelled) -> list[Outc
     if order is None or order.state != "identified":
         return []
     return _release(registry, order, event, min(event.points, order.points_held), "part_released")
+
+
+def _put_right(registry: Registry, event: OrderRestated) -> list[Outcome]:
+    """Give back what the order holds beyond what it says. Missing points are not taken: they may be spent by now."""
+    order = registry.orders.get(event.order_id)
+    if order is None or event.points is None or order.state not in ("identified", "ended"):
+        return []
+    # Never "released", which there is once per order: it may have been given back before, and taken again.
+    released = _release(registry, order, event, order.points_held - event.points, "part_released")
+    over = event.state in ("rejected", "cancelled", "expired") and order.state == "identified"
+    return [*released, OrderEnded(order_id=event.order_id)] if over else released
 
 
 def _release(registry: Registry, order: Identification, event: OrderEvent, number: int, kind: Kind) -> list[Outcome]:

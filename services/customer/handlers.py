@@ -31,6 +31,7 @@ from shared.events.order import (
     OrderExpired,
     OrderLinesCancelled,
     OrderRejected,
+    OrderRestated,
     OrderSettled,
     SealingKeyRetired,
 )
@@ -144,6 +145,8 @@ def _orders(events: Iterable[IntakeEvent]) -> tuple[dict[UUID, tuple[str | None,
             case OrderRejected() | OrderCancelled() | OrderExpired() | OrderSettled():
                 orders.setdefault(event.order_id, (None, event.occurred_at))
             case OrderLinesCancelled(order_id=order, points=points) if points:
+                others.add(order)
+            case OrderRestated(order_id=order, points=points) if points is not None:
                 others.add(order)
             case _:
                 pass

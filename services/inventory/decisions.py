@@ -30,6 +30,7 @@ from shared.events.order import (
     OrderLinesCancelled,
     OrderPlaced,
     OrderRejected,
+    OrderRestated,
     ParcelShipped,
 )
 
@@ -158,6 +159,8 @@ def decide(stock: Stock, event: OrderEvent) -> list[HoldEvent]:
             if hold is None:  # ended before it was seen: the row will say so when it comes
                 return [StockReleased(occurred_at=event.occurred_at, order_id=event.order_id, allocations=())]
             return _release(stock, event, hold.allocated)
+        case OrderRestated(goods=goods) if goods is not None:
+            return _put_right(stock, event, goods)
         case _:
             return []
 
@@ -230,6 +233,29 @@ def _release(stock: Stock, event: OrderEvent, freed: Mapping[Place, int]) -> lis
         return []
     allocations = tuple(Allocation(sku=s, warehouse=w, quantity=n) for (s, w), n in sorted(freed.items()))
     return [StockReleased(occurred_at=event.occurred_at, order_id=event.order_id, allocations=allocations)]
+
+
+def _put_right(stock: Stock, event: OrderRestated, goods: Iterable[HeldUnits]) -> list[HoldEvent]:
+    """Release what is held beyond ``goods``, and hold what is missing as far as it is there, in its own warehouse.
+
+    The order's parcels are planned by warehouse: what another one has would not help it.
+    """
+    held = stock.holds.get(event.order_id, Hold("released")).allocated
+    wanted: Counter[Place] = Counter()
+    for one in goods:
+        wanted[one.sku, one.warehouse] += one.quantity
+    surplus = {place: units - wanted[place] for place, units in held.items() if units > wanted[place]}
+    missing = [
+        Allocation(sku=sku, warehouse=code, quantity=part)
+        for (sku, code), units in sorted(wanted.items())
+        if (level := stock.levels.get(sku, {}).get(code)) is not None
+        and (part := min(units - held.get((sku, code), 0), level.available)) > 0
+    ]
+    events = _release(stock, event, surplus)
+    if missing:
+        at, order = event.occurred_at, event.order_id
+        events.append(StockHeld(occurred_at=at, order_id=order, allocations=tuple(missing)))
+    return events
 
 
 def _issue(stock: Stock, hold: Hold, shipped: ParcelShipped) -> StockIssued:

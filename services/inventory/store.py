@@ -14,6 +14,7 @@ from shared.events.order import (
     OrderLinesCancelled,
     OrderPlaced,
     OrderRejected,
+    OrderRestated,
     ParcelShipped,
 )
 from shared.postgres import Tx
@@ -81,6 +82,9 @@ async def load(tx: Tx, events: Iterable[OrderEvent]) -> Stock:
                 orders.add(order)
             case OrderLinesCancelled(order_id=order) | ParcelShipped(order_id=order):
                 orders.add(order)
+            case OrderRestated(order_id=order, goods=goods) if goods is not None:
+                orders.add(order)
+                skus.update(one.sku for one in goods)
             case _:
                 pass
     holds = {row["order_id"]: Hold(row["state"], row["version"]) for row in await tx.db.fetch(HOLDS, list(orders))}

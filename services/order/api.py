@@ -22,6 +22,7 @@ from services.order.views import OrderView, Summary
 from shared import idempotency, paging
 from shared.auth import Principal, requires
 from shared.commands import command_cause
+from shared.overload import Gate, leave
 from shared.paging import Cursor, Limit, Page
 from shared.postgres import Database
 from shared.problems import Problem
@@ -41,10 +42,13 @@ class CancelledUnits(Body):
     quantity: Annotated[int, Field(ge=1, le=MAX_UNITS, strict=True)]
 
 
+Reason = Annotated[str, Field(min_length=1, max_length=100, pattern=r"^[a-z0-9_]+$")]
+
+
 class Cancellation(Body):
     """Without ``lines`` the whole order is cancelled; with them, that many units of a confirmed order."""
 
-    reason: Annotated[str, Field(min_length=1, max_length=100, pattern=r"^[a-z0-9_]+$")] = "requested"
+    reason: Reason = "requested"
     lines: Annotated[list[CancelledUnits], Field(min_length=1, max_length=MAX_LINES)] | None = None
     occurred_at: AwareDatetime | None = Field(default=None, description="only with the scope orders:import")
 
@@ -57,23 +61,26 @@ class Fulfilment(Body):
     occurred_at: AwareDatetime | None = None
 
 
-def routes(database: Database, settings: OrderSettings) -> Sequence[APIRouter]:
+def routes(database: Database, settings: OrderSettings, gate: Gate) -> Sequence[APIRouter]:
     router = APIRouter(tags=["orders"])
 
     async def seen(order_id: UUID) -> OrderView:
         async with database.reading() as db:
             found = await views.order(db, order_id)
         if found is None:
-            raise Problem(404, "Not found", f"no order {order_id}")
+            raise not_found(order_id)
         return found
 
-    @router.post("/orders", status_code=201, summary="Place an order; 200 when the same one was placed before")
+    @router.post(
+        "/orders", status_code=201, summary="Place an order; 200 when the same one was placed before",
+        openapi_extra={"x-sheds": True},
+    )  # fmt: skip
     async def place(
         body: OrderBody, response: Response, principal: Annotated[Principal, requires("orders:write")],
         idempotency_key: OptionalKey = None, prefer: Prefer = None,
     ) -> OrderView:  # fmt: skip
         intake.check_scopes(body, principal)
-        async with database.transaction() as tx:
+        async with gate.turn(), database.transaction() as tx:
             print_ = intake.fingerprint(body, settings.fingerprint_key)
             known = await idempotency.first_answer(tx, principal.subject, idempotency_key, print_)
             if known is not None:
@@ -89,9 +96,11 @@ def routes(database: Database, settings: OrderSettings) -> Sequence[APIRouter]:
                 await idempotency.remember(
                     tx, principal.subject, idempotency_key, 201, {"order_id": str(placed.order_id)}
                 )
+        gate.added(placed.new)
         response.status_code = 201 if placed.new else 200
         response.headers["Location"] = f"/orders/{placed.order_id}"
         if seconds := _wait(prefer):
+            leave()
             await _settled(database, placed.order_id, seconds)
             response.headers["Preference-Applied"] = f"wait={seconds:g}"
         return await seen(placed.order_id)
@@ -134,24 +143,7 @@ def routes(database: Database, settings: OrderSettings) -> Sequence[APIRouter]:
         if body.occurred_at is not None and "orders:import" not in principal.scopes:
             raise Problem(403, "Forbidden", "the token lacks the scope orders:import",
                           errors=[{"field": "occurred_at", "message": "needs the scope orders:import"}])  # fmt: skip
-        async with database.transaction() as tx:
-            key = f"{order_id}/{idempotency_key}"
-            known = await idempotency.first_answer(tx, principal.subject, key, idempotency.fingerprint(body))
-            if known is None:
-                orders = await store.load(tx, [order_id], with_lines=True)
-                if order_id not in orders.by_id:
-                    raise Problem(404, "Not found", f"no order {order_id}")
-                order, at = orders.by_id[order_id], body.occurred_at or datetime.now(UTC)
-                units = _units(body.lines)
-                events = (
-                    cancel(order, body.reason, at) if units is None else cancel_lines(order, units, body.reason, at)
-                )
-                if isinstance(events, Refusal):
-                    errors = [{"field": events.field, "message": events.reason}] if events.field else []
-                    raise Problem(409, "Cannot be cancelled", events.reason, code="not_cancellable", errors=errors)
-                orders.happen(tx, order, events, command_cause(str(order_id)), at)
-                await store.save(tx, orders)
-                await idempotency.remember(tx, principal.subject, key, 200, {"order_id": str(order_id)})
+        await cancel_once(database, order_id, body, principal.subject, idempotency_key)
         found = await seen(order_id)
         response.status_code = 202 if found.cancellation_pending else 200
         return found
@@ -161,7 +153,7 @@ def routes(database: Database, settings: OrderSettings) -> Sequence[APIRouter]:
         async with database.transaction() as tx:
             orders = await store.load(tx, [order_id])
             if order_id not in orders.by_id:
-                raise Problem(404, "Not found", f"no order {order_id}")
+                raise not_found(order_id)
             order, at = orders.by_id[order_id], body.occurred_at or datetime.now(UTC)
             if order.fulfilment != "channel" or order.state not in ("confirmed", "closed"):
                 how = f"ships by {order.fulfilment}" if order.fulfilment != "channel" else f"is {order.state}"
@@ -173,8 +165,39 @@ def routes(database: Database, settings: OrderSettings) -> Sequence[APIRouter]:
             await store.save(tx, orders)
         return await seen(order_id)
 
-    router.include_router(bulk.routes(database, settings))
+    router.include_router(bulk.routes(database, settings, gate))
     return (router,)
+
+
+async def cancel_once(
+    database: Database, order_id: UUID, body: Cancellation, subject: str, idempotency_key: str
+) -> UUID | None:
+    """Carry out what ``body`` asks for, unless ``subject`` has with this key; the cause of what happened, if it has.
+
+    Raises Problem 404 for an order that is not there, 409 for one that cannot be cancelled so.
+    """
+    async with database.transaction() as tx:
+        key = f"{order_id}/{idempotency_key}"
+        if await idempotency.first_answer(tx, subject, key, idempotency.fingerprint(body)) is not None:
+            return None
+        orders = await store.load(tx, [order_id], with_lines=True)
+        if order_id not in orders.by_id:
+            raise not_found(order_id)
+        order, at = orders.by_id[order_id], body.occurred_at or datetime.now(UTC)
+        units = _units(body.lines)
+        events = cancel(order, body.reason, at) if units is None else cancel_lines(order, units, body.reason, at)
+        if isinstance(events, Refusal):
+            errors = [{"field": events.field, "message": events.reason}] if events.field else []
+            raise Problem(409, "Cannot be cancelled", events.reason, code="not_cancellable", errors=errors)
+        cause = command_cause(str(order_id))
+        orders.happen(tx, order, events, cause, at)
+        await store.save(tx, orders)
+        await idempotency.remember(tx, subject, key, 200, {"order_id": str(order_id)})
+        return cause.id if events else None
+
+
+def not_found(order_id: UUID) -> Problem:
+    return Problem(404, "Not found", f"no order {order_id}")
 
 
 def _units(lines: list[CancelledUnits] | None) -> Mapping[int, int] | None:
@@ -187,8 +210,8 @@ def _units(lines: list[CancelledUnits] | None) -> Mapping[int, int] | None:
 
 
 def _wait(prefer: str | None) -> float:
-    """The seconds of ``Prefer: wait=N`` (RFC 7240), at most half a minute; 0 without."""
-    match = re.search(r"\bwait=(\d{1,4})\b", prefer or "")
+    """The seconds of ``Prefer: wait=N`` (RFC 7240), at most half a minute; 0 without, and while many others wait."""
+    match = None if signals.crowded else re.search(r"\bwait=(\d{1,4})\b", prefer or "")
     return min(float(match[1]), LONGEST_WAIT) if match else 0.0
 
 

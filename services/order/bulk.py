@@ -2,6 +2,7 @@
 
 Rows are recorded while they are read, a hundred in one transaction; the reports follow when all is read, since most
 clients do not listen while they speak. A connection that breaks leaves whole hundreds; sent again, they are found.
+While there is too much to do it goes no further; if that lasts, the rest is reported as not taken.
 """
 
 from __future__ import annotations
@@ -20,12 +21,14 @@ from services.order.intake import OrderBody, Placed
 from services.order.settings import OrderSettings
 from shared.auth import Principal, requires
 from shared.middleware import MAX_BODY
+from shared.overload import Gate
 from shared.postgres import Database, is_infrastructure
 from shared.problems import Problem, invalid
 from shared.telemetry import log
 
 CHUNK = 100
 MAX_ROWS = 50_000
+PATIENCE = 30.0  # seconds, for the gate to open and for a turn, before each hundred
 
 OnError = Annotated[
     Literal["skip", "stop"], Query(description="what a row that is not accepted does to the rows after it")
@@ -48,37 +51,46 @@ class _NotPlacedError(Exception):
         self.number, self.problem = number, problem
 
 
-def routes(database: Database, settings: OrderSettings) -> APIRouter:
+def routes(database: Database, settings: OrderSettings, gate: Gate) -> APIRouter:
     router = APIRouter()
 
     @router.post(
         "/orders/bulk", summary="Place many orders: NDJSON, one order a line; a report a line",
-        openapi_extra={"x-streamed": True},
+        openapi_extra={"x-streamed": True, "x-sheds": True},
     )  # fmt: skip
     async def place_many(
         request: Request, principal: Annotated[Principal, requires("orders:write")], on_error: OnError = "skip"
     ) -> Response:
         try:
-            reports = await _place(request, principal, database, settings, stop=on_error == "stop")
+            reports, headers = await _place(request, principal, database, settings, gate, stop=on_error == "stop")
         except ClientDisconnect:
             log.info("the sender of bulk orders went away")
-            reports = []
-        return Response(b"".join(reports), media_type="application/x-ndjson")
+            reports, headers = [], None
+        return Response(b"".join(reports), media_type="application/x-ndjson", headers=headers)
 
     return router
 
 
 async def _place(
-    request: Request, principal: Principal, database: Database, settings: OrderSettings, *, stop: bool
-) -> list[bytes]:
+    request: Request, principal: Principal, database: Database, settings: OrderSettings, gate: Gate, *, stop: bool
+) -> tuple[list[bytes], dict[str, str] | None]:
+    """The reports, and headers for the answer: Retry-After, where rows were not taken for want of room."""
     chunk: list[Row] = []
     reports: list[bytes] = []
-    stopped = False
+    rest: Problem | None = None  # what rows that are not even looked at are told
 
     async def take() -> None:
-        nonlocal stopped
-        outcomes = await _outcomes(chunk, database, settings, stop=stop)
-        stopped = stop and not all(isinstance(outcome, Placed) for outcome in outcomes)
+        nonlocal rest
+        try:
+            await gate.opened(PATIENCE)
+            async with gate.turn(PATIENCE):
+                outcomes = await _outcomes(chunk, database, settings, stop=stop)
+        except Problem as full:
+            rest, outcomes = full, [full] * len(chunk)
+        else:
+            gate.added(sum(isinstance(outcome, Placed) and outcome.new for outcome in outcomes))
+            if stop and not all(isinstance(outcome, Placed) for outcome in outcomes):
+                rest = _SKIPPED
         reports.extend(_report(row.number, outcome) for row, outcome in zip(chunk, outcomes, strict=True))
         chunk.clear()
 
@@ -86,14 +98,15 @@ async def _place(
         if number > MAX_ROWS:
             chunk.append(Row(number, Problem(413, "Too many rows", f"rows from here on are not read: send {MAX_ROWS}")))
             break
-        if stopped:
-            reports.append(_report(number, _SKIPPED))
+        if rest is not None:
+            reports.append(_report(number, rest))
             continue
         chunk.append(Row(number, _read(line, principal)))
         if len(chunk) == CHUNK:
             await take()
-    await take()
-    return reports
+    if chunk:
+        await take()
+    return reports, rest.headers if rest is not None else None
 
 
 async def _lines(request: Request) -> AsyncGenerator[tuple[int, bytes], None]:

@@ -98,6 +98,11 @@ def nothing_left(order: Order, at: datetime) -> list[OrderEvent]:
     return _cancel(order, "nothing_left", at)
 
 
+def points_left(order: Order) -> int:
+    """The points that the order took, less those of cancelled units. Needs the lines where there are both."""
+    return _Rest(order, order.cancelled_lines).points if order.points and order.cancelled_lines else order.points
+
+
 def make_good(order: Order, parcel: Parcel, at: datetime) -> list[OrderEvent]:
     """Give back what was paid for a parcel that the carrier lost or did not take; with nothing else left, cancel."""
     reason = "lost" if parcel.state == "lost" else "undeliverable"

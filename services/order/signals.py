@@ -6,6 +6,8 @@ import asyncio
 from collections.abc import Callable, Iterable
 from uuid import UUID
 
+MAX_WAITING = 500  # orders that are waited for at once; each is looked at again and again
+
 
 class Signals:
     """Who waits for an order's outcome, who pays, and who ships."""
@@ -19,6 +21,11 @@ class Signals:
         for order_id in order_ids:
             for event in self._waiting.get(order_id, ()):
                 event.set()
+
+    @property
+    def crowded(self) -> bool:
+        """Whether so many wait that one more should be told how things stand instead."""
+        return len(self._waiting) >= MAX_WAITING
 
     async def wait(self, order_id: UUID, seconds: float) -> None:
         """Until the order is settled here, or a while has passed: another replica may have settled it."""

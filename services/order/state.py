@@ -22,6 +22,7 @@ from shared.events.order import (
     OrderLinesCancelled,
     OrderPlaced,
     OrderRejected,
+    OrderRestated,
     OrderSettled,
     ParcelBooked,
     ParcelDelivered,
@@ -229,6 +230,8 @@ class Order:
                     parcel.state = "recalling"
             case CancellationRefused():
                 self.cancellation = None
+            case OrderRestated():
+                pass
             case (
                 PaymentRequested() | PaymentActionRequired() | PaymentCaptured() | PaymentDeclined()
                 | RefundRequested() | PaymentRefunded()
@@ -286,7 +289,9 @@ class Order:
             case ParcelRefused():
                 parcel.state = "refused"
             case ParcelShipped(carrier=carrier, tracking=tracking):
-                parcel.state, parcel.carrier, parcel.tracking = "shipped", carrier, tracking or parcel.tracking
+                parcel.carrier, parcel.tracking = carrier, tracking or parcel.tracking
+                if parcel.state not in LEFT:  # said again, it takes nothing back
+                    parcel.state = "shipped"
             case ParcelDelivered():
                 parcel.state = "delivered"
             case ParcelLate():

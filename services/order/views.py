@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+from dataclasses import dataclass
 from datetime import datetime
 from decimal import Decimal
 from typing import Any
@@ -10,6 +12,7 @@ from uuid import UUID
 from pydantic import BaseModel
 
 from shared.money import round_money
+from shared.overload import Gate
 from shared.postgres import Connection, Row
 from shared.telemetry import PROCESS_STATES
 
@@ -50,6 +53,13 @@ ORDER BY order_id DESC LIMIT $6
 STATE = "SELECT state FROM orders WHERE order_id = $1"
 
 OPEN_COUNTS = "SELECT state, count(*) AS orders FROM orders WHERE deadline_at IS NOT NULL GROUP BY state"
+
+# Ids are in the order of arrival, but for those that are committed a moment later than others begun after them.
+ARRIVED = """
+SELECT (SELECT count(*) FROM orders WHERE order_id > $1) AS arrived,
+       (SELECT order_id FROM orders ORDER BY order_id DESC LIMIT 1) AS latest,
+       (SELECT count(*) FROM payments WHERE due_at IS NOT NULL AND state = 'requested') AS uncharged
+"""
 
 COUNTS = "SELECT state, count(*) AS orders FROM orders GROUP BY state"
 
@@ -192,9 +202,23 @@ async def counts(db: Connection) -> dict[str, int]:
     return {row["state"]: row["orders"] for row in await db.fetch(COUNTS)}
 
 
-async def observe(db: Connection) -> None:
-    """Show how many orders are open, by state; the index of deadlines makes this cheap however many have ended."""
-    counts = dict.fromkeys(("placed", "paying"), 0)
-    counts |= {row["state"]: row["orders"] for row in await db.fetch(OPEN_COUNTS)}
-    for state, number in counts.items():
-        PROCESS_STATES.labels("order", state).set(number)
+@dataclass
+class Observer:
+    """Shows how many orders are open, by state, and tells the gate how many of them wait for us or other services.
+
+    The index of deadlines makes this cheap however many have ended.
+    """
+
+    gate: Gate
+    latest: UUID | None = None
+
+    async def look(self, db: Connection) -> None:
+        counts = dict.fromkeys(("placed", "paying"), 0)
+        counts |= {row["state"]: row["orders"] for row in await db.fetch(OPEN_COUNTS)}
+        for state, number in counts.items():
+            PROCESS_STATES.labels("order", state).set(number)
+        row = await db.fetchrow(ARRIVED, self.latest)
+        assert row is not None
+        # Others in `paying` wait for the buyer or the bank.
+        self.gate.observed(counts["placed"] + row["uncharged"], row["arrived"], time.monotonic())
+        self.latest = row["latest"] or self.latest

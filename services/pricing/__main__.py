@@ -2,11 +2,13 @@
 
 from pathlib import Path
 
-from services.pricing import demand_store, quotes
+from services.pricing import demand_store, holdings, quotes
 from services.pricing.api import routes
 from services.pricing.handlers import consumers
 from services.pricing.settings import PricingSettings
+from services.pricing.versions import VERSIONS
 from shared.app import Parts, Service
+from shared.holdings import route
 from shared.postgres import Database
 from shared.work import Worker
 
@@ -16,7 +18,8 @@ async def assemble(settings: PricingSettings, database: Database) -> Parts:
         Worker("forget quotes", lambda: quotes.forget(database), every=600),
         Worker("forget demand", lambda: demand_store.forget(database), every=600),
     ]
-    return Parts(consumers, routes(database, settings.quote_minutes), forgetting)
+    held = route(database, "price_orders", holdings.load)
+    return Parts(consumers, [*routes(database, settings.quote_minutes), held], forgetting, versions=VERSIONS)
 
 
 if __name__ == "__main__":

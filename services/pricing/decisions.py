@@ -16,6 +16,7 @@ from shared.events.order import (
     OrderExpired,
     OrderPlaced,
     OrderRejected,
+    OrderRestated,
 )
 from shared.events.pricing import CouponReleased, OrderPriced, PriceRefused, QuoteEvent
 
@@ -82,6 +83,10 @@ class Book:
             case OrderConfirmed():
                 if (quote := self._quote_of.get(event.order_id)) is not None:
                     self._now(quote, "spent", event.order_id)
+            case OrderRestated(keeps_coupon=keeps):
+                quote = self._quote_of.get(event.order_id)
+                if quote is not None and quote.state == "held":
+                    self._now(quote, *(("spent", event.order_id) if keeps else ("open", None)))
             case _:
                 pass
 
@@ -111,7 +116,9 @@ def decide(book: Book, event: OrderEvent, recorded_at: datetime) -> list[QuoteEv
     match event:
         case OrderPlaced(order_id=order_id):
             return [] if order_id in book.orders else [_answer(book, event, recorded_at)]
-        case OrderRejected() | OrderCancelled() | OrderExpired():
+        case OrderRestated(keeps_coupon=True):
+            return []  # a use that it lost is not taken again: others may have used up the coupon meanwhile
+        case OrderRejected() | OrderCancelled() | OrderExpired() | OrderRestated():
             order = book.orders.get(event.order_id)
             if order is None or order.coupon is None:
                 return []

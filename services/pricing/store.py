@@ -20,6 +20,7 @@ from shared.events.order import (
     OrderExpired,
     OrderPlaced,
     OrderRejected,
+    OrderRestated,
 )
 from shared.postgres import Connection, Row, Tx
 
@@ -102,7 +103,7 @@ async def load(tx: Tx, events: Iterable[OrderEvent]) -> Book:
             case OrderPlaced():
                 placed[event.order_id] = event
                 orders.add(event.order_id)
-            case OrderRejected() | OrderCancelled() | OrderExpired():
+            case OrderRejected() | OrderCancelled() | OrderExpired() | OrderRestated():
                 orders.add(event.order_id)
             case OrderConfirmed():
                 confirmed.add(event.order_id)

@@ -1,1 +1,1 @@
-"""The ``isthmus`` command line: a look at a running platform, over its HTTP APIs and its topics."""
+"""The ``isthmus`` command line: a running platform looked at and mended, over its HTTP APIs and its topics."""

@@ -11,7 +11,7 @@ from typing import Annotated
 
 import typer
 
-from shared.cli import ledger, orders, stock, topics
+from shared.cli import dlq, drift, ledger, orders, outbox, process, stock, topics
 from shared.cli.connection import CliError, Connection
 from shared.cli.output import show_error
 
@@ -45,6 +45,10 @@ app.command("stock")(stock.show)
 app.add_typer(ledger.app, name="ledger")
 app.command("topics")(topics.show)
 app.command("lag")(topics.lag)
+app.command("drift")(drift.show)
+app.add_typer(dlq.app, name="dlq")
+app.add_typer(outbox.app, name="outbox")
+app.add_typer(process.app, name="process")
 
 
 @app.callback()
@@ -54,6 +58,8 @@ def choose(
     = None,
 ) -> None:  # fmt: skip
     """Look at a running Isthmus: orders and why things happened to them, stock, the books, topics and their readers.
+
+    And mend it: dead letters, what waits in outboxes, orders that are stuck.
 
     The local stack ([bold]make up[/]) is found without being told. For any other platform set ISTHMUS_ORDER_URL,
     ISTHMUS_INVENTORY_URL, KAFKA_BOOTSTRAP_SERVERS, and ISTHMUS_TOKEN, or ISTHMUS_AUTH_TOKEN_URL with ISTHMUS_CLIENT_ID

@@ -22,6 +22,7 @@ T = TypeVar("T")
 ROOT = Path(__file__).resolve().parents[2]
 PAGE = 500
 PATIENCE = 15.0  # seconds, for an answer over HTTP
+COMMAND_PATIENCE = 600.0  # to redrive many dead letters takes its time
 KAFKA_PATIENCE = 30.0
 START = "; for a local stack, `make status` shows what runs and `make up` starts it"
 SET = ": run `make up`, or set ISTHMUS_ORDER_URL, ISTHMUS_TOKEN and so on (see `isthmus --help`)"
@@ -103,11 +104,15 @@ class Connection:
 
     def get(self, service: str, path: str, **params: Any) -> Any:
         """The JSON that the service answers. Raises NotFoundError on 404, CliError on any other refusal."""
-        return self._ask(service, path, params).json()
+        return self._ask(service, "GET", path, params).json()
+
+    def post(self, service: str, path: str, body: Any = None, *, key: str | None = None) -> Any:
+        """The JSON that the service answers to a command; ``key`` is its Idempotency-Key. Errors as for ``get``."""
+        return self._ask(service, "POST", path, {}, json=body, key=key, patience=COMMAND_PATIENCE).json()
 
     def text(self, service: str, path: str, **params: Any) -> str:
         """The text that the service answers, as CSV."""
-        return self._ask(service, path, params).text
+        return self._ask(service, "GET", path, params).text
 
     def entries(self, service: str, path: str, limit: int, **params: Any) -> Iterator[dict[str, Any]]:
         """A list that comes in pages, up to ``limit`` of what the service counts in its pages."""
@@ -120,13 +125,15 @@ class Connection:
             if cursor is None:
                 return
 
-    def _ask(self, service: str, path: str, params: dict[str, Any]) -> httpx2.Response:
+    def _ask(
+        self, service: str, method: str, path: str, params: dict[str, Any], *, json: Any = None,
+        key: str | None = None, patience: float = PATIENCE,
+    ) -> httpx2.Response:  # fmt: skip
         url = self.url(service)
         asked = {name: value for name, value in params.items() if value is not None}
         try:
-            answer = httpx2.get(
-                url + path, params=asked, headers={"Authorization": f"Bearer {self.token}"}, timeout=PATIENCE
-            )
+            headers = {"Authorization": f"Bearer {self.token}", **({"Idempotency-Key": key} if key else {})}
+            answer = httpx2.request(method, url + path, params=asked, headers=headers, json=json, timeout=patience)
         except (httpx2.HTTPError, httpx2.InvalidURL) as error:
             raise CliError(f"the {service} service does not answer at {url} ({type(error).__name__}){START}") from error
         if not answer.is_success:

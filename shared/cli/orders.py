@@ -58,7 +58,7 @@ def show(
 
 def find(connection: Connection, order: str, channel: str | None = None) -> dict[str, Any]:
     """The order with this id or external reference. Raises CliError where there is none, or several."""
-    if _is_id(order):
+    if is_id(order):
         try:
             return connection.get("order", f"/orders/{order}")
         except NotFoundError:  # a channel's reference may look like an id
@@ -72,7 +72,8 @@ def find(connection: Connection, order: str, channel: str | None = None) -> dict
     return connection.get("order", f"/orders/{page[0]['order_id']}")
 
 
-def _is_id(text: str) -> bool:
+def is_id(text: str) -> bool:
+    """Whether it may be an order's id; a channel's reference may look like one, too."""
     try:
         UUID(text)
     except ValueError:

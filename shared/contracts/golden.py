@@ -43,7 +43,7 @@ SAMPLES: Mapping[str, Any] = {
     "carrier": "post", "tracking": "JJD0003933", "promised_at": "2026-03-03T17:00:00Z", "price": "4.20",
     "point_value": "0.01", "earned": 47, "redeemed": 100, "pinned": True, "orders": 2, "units": 5, "line": 1,
     "quantity": 2, "window_start": "2026-03-01T12:00:00Z", "window_end": "2026-03-01T12:05:00Z",
-    "generation": 2,
+    "generation": 2, "state": "confirmed", "keeps_coupon": True,
 }  # fmt: skip
 # What differs from line to line.
 ROWS: tuple[Mapping[str, Any], ...] = (

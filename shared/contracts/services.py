@@ -9,12 +9,16 @@ import asyncio
 import inspect
 from collections.abc import AsyncGenerator, Mapping
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from functools import cache
 from importlib import import_module
 from typing import Any, cast
 
 from shared.app import Parts
+from shared.health import Health
+from shared.operations import api as operations
 from shared.postgres import Connection, Database, Pool, Tx
+from shared.relay import Relay
 from shared.settings import Settings
 from shared.topics import SERVICES
 
@@ -56,9 +60,12 @@ async def _assemble_all() -> Mapping[str, Parts]:
     parts: dict[str, Parts] = {}
     for name in SERVICES:
         assemble = import_module(f"services.{name}.__main__").assemble
-        parts[name] = await assemble(_settings(assemble), EmptyDatabase())
-        if (close := parts[name].close) is not None:
-            await close()
+        database = EmptyDatabase()
+        own: Parts = await assemble(_settings(assemble), database)
+        if own.close is not None:
+            await own.close()
+        operators = operations.routes(name, "", own.consumers, database, "", Relay("", "", Health()))
+        parts[name] = replace(own, routes=[*own.routes, operators])
     return parts
 
 

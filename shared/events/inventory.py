@@ -17,7 +17,10 @@ class Allocation(Value):
 
 
 class StockHeld(Event):
-    """All that the order asked for is held for it. The hold has no clock: the order decides."""
+    """All that the order asked for is held for it. The hold has no clock: the order decides.
+
+    Said again after an ``OrderRestated``, with the units alone that had been missing.
+    """
 
     order_id: UUID
     allocations: tuple[Allocation, ...]

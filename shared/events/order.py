@@ -262,6 +262,21 @@ class OrderClosed(Event):
     order_id: UUID
 
 
+class OrderRestated(Event):
+    """What the order has by now, said again because another service was seen to hold something else for it.
+
+    Whoever holds something puts it right by this, in its place among the order's events: ``goods`` are all units that
+    are held for it (absent: let them be), ``points`` what it has taken (absent: let them be), and its coupon and quote
+    are its own as long as ``keeps_coupon``. ``state`` is confirmed, closed, rejected, cancelled or expired.
+    """
+
+    order_id: UUID
+    state: str
+    goods: tuple[HeldUnits, ...] | None = None
+    points: int | None = None
+    keeps_coupon: bool
+
+
 OrderEvent = (
     OrderPlaced
     | PaymentRequested
@@ -286,6 +301,7 @@ OrderEvent = (
     | OrderRejected
     | OrderCancelled
     | OrderExpired
+    | OrderRestated
 )
 
 

@@ -69,10 +69,12 @@ class Fed:
     handle: Handle[Any]
     topics: Sequence[Topic[Any]]
     name: str = "fed"
+    service: str = "test"
     loop: ConsumerLoop = field(init=False)
 
     def __post_init__(self) -> None:
-        self.loop = ConsumerLoop(Subscription(self.name, self.topics, self.handle), wiring(self.database))
+        own = wiring(self.database, service=self.service)
+        self.loop = ConsumerLoop(Subscription(self.name, self.topics, self.handle), own)
 
     async def start(self) -> Fed:
         """Take up where the database says it was left, as after an assignment of partitions 0 and 1."""

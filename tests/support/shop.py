@@ -26,6 +26,7 @@ from services.order.settings import OrderSettings
 from services.order.settlement import api as ledger
 from shared.app import build_app
 from shared.health import Health
+from shared.overload import Gate, Limits
 from shared.postgres import Database
 from shared.topics import HOLDS, IDENTIFICATIONS, QUOTES
 from tests.support.http import ISSUER, Issuer, client_of, listening
@@ -40,7 +41,7 @@ SETTINGS = OrderSettings(
     database_url="", kafka_bootstrap_servers="", auth_issuer=ISSUER, auth_jwks_url="", payments_url="",
     payments_api_key="merchant", payments_webhook_secret=SECRET, fingerprint_key="a fingerprint key", carrier_url="",
     carrier_api_key="merchant", carrier_webhook_secret=SECRET, auth_token_url="", client_id="order",
-    client_secret=SecretStr(""), customer_url="",
+    client_secret=SecretStr(""), customer_url="", inventory_url="", pricing_url="",
 )  # fmt: skip
 
 
@@ -117,24 +118,29 @@ async def timeline(database: Database, order_id: UUID) -> list[str]:
     return [row["type"] for row in found]
 
 
-def app_of(database: Database, issuer: Issuer, provider: Provider | None = None) -> FastAPI:
+def gate_of(**limits: Any) -> Gate:
+    return Gate(Limits("orders", **{"backlog": 10_000, "in_time": 60, **limits}))
+
+
+def app_of(database: Database, issuer: Issuer, provider: Provider | None = None, gate: Gate | None = None) -> FastAPI:
+    gate = gate or gate_of()
     routers = [
-        *routes(database, SETTINGS),
+        *routes(database, SETTINGS, gate),
         *ledger.routes(database),
         *([webhooks.routes(database, provider)] if provider else []),
     ]
-    app = build_app("order", routers, Health())
+    app = build_app("order", routers, Health(), gate=gate)
     app.state.authenticator = issuer.authenticator()
     return app
 
 
 @asynccontextmanager
 async def counter(
-    database: Database, scope: str = SCOPES, provider: Provider | None = None
+    database: Database, scope: str = SCOPES, provider: Provider | None = None, gate: Gate | None = None
 ) -> AsyncGenerator[httpx2.AsyncClient]:
     """A client of the order service's HTTP API, with a token of these scopes."""
     issuer = Issuer()
-    async with client_of(app_of(database, issuer, provider), issuer.token(scope)) as client:
+    async with client_of(app_of(database, issuer, provider, gate), issuer.token(scope)) as client:
         yield client
 
 

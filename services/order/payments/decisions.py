@@ -25,7 +25,7 @@ from shared.events.order import (
 class PaymentReport:
     """What the provider says of a payment: captured, declined, pending, requires_action or cancelled.
 
-    ``fee`` is what it keeps of a captured ``amount``.
+    ``fee`` is what it keeps of a captured ``amount``, ``refunded`` what it has paid back.
     """
 
     status: str
@@ -34,6 +34,7 @@ class PaymentReport:
     reason: str = ""
     redirect_url: str | None = None
     fee: Decimal = Decimal(0)
+    refunded: Decimal = Decimal(0)
 
 
 def captured(

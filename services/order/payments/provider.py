@@ -24,6 +24,13 @@ class Provider(Protocol):
         """What became of a payment; None if it never reached the provider."""
         ...
 
+    async def payments_since(self, cursor: str | None) -> tuple[list[tuple[str, PaymentReport]], str | None]:
+        """A page of the provider's log from its beginning (None) or from ``cursor`` on, the oldest payment first.
+
+        Each with our reference, which anybody may have written there; and the cursor that follows, None at the end.
+        """
+        ...
+
     async def void(self, payment_id: UUID, provider_reference: str) -> PaymentReport:
         """Close a payment that is not captured yet; reports captured if it was too late for that."""
         ...

@@ -13,6 +13,8 @@ from services.order.merchant_client import MerchantClient
 from services.order.payments.decisions import PaymentReport
 from services.order.payments.provider import UnknownOutcomeError
 
+PAGE = 200
+
 
 class _Payment(BaseModel):
     id: str
@@ -22,10 +24,16 @@ class _Payment(BaseModel):
     decline_code: str | None = None
     redirect_url: str | None = None
     fee: Decimal = Decimal(0)
+    refunded: Decimal = Decimal(0)
 
     def report(self) -> PaymentReport:
         reason = (self.decline_code or "").replace("\0", "")[:200]
-        return PaymentReport(self.status, self.amount, self.id, reason, self.redirect_url, self.fee)
+        return PaymentReport(self.status, self.amount, self.id, reason, self.redirect_url, self.fee, self.refunded)
+
+
+class _Page(BaseModel):
+    data: list[_Payment]
+    next_cursor: str | None = None
 
 
 class SandboxProvider:
@@ -49,6 +57,13 @@ class SandboxProvider:
         self._client.check(answer)
         found = answer.json()["data"]
         return _Payment.model_validate(found[0]).report() if found else None
+
+    async def payments_since(self, cursor: str | None) -> tuple[list[tuple[str, PaymentReport]], str | None]:
+        params = {"limit": PAGE} | ({"cursor": cursor} if cursor else {})
+        answer = await self._client.call("GET", "/v1/payments", params=params)
+        self._client.check(answer)
+        page = _Page.model_validate_json(answer.content)
+        return [(payment.reference, payment.report()) for payment in page.data], page.next_cursor
 
     async def void(self, payment_id: UUID, provider_reference: str) -> PaymentReport:
         answer = await self._client.call("POST", f"/v1/payments/{provider_reference}/void")

@@ -152,7 +152,7 @@ async def apply(database: Database, outcomes: Sequence[Outcome], give_up_after: 
         for outcome in outcomes:
             order = orders.by_id.get(outcome.order_id)
             parcel = order.parcel(outcome.number) if order else None
-            if order is None or parcel is None or parcel.bookings != outcome.bookings:
+            if order is None or parcel is None or parcel.bookings != outcome.bookings or _given_up(parcel, outcome):
                 log.warning("word of a booking that is not wanted", parcel=outcome.reference)
                 if outcome.booking is not None and order is not None:
                     strays.append(outcome.booking.reference)
@@ -163,6 +163,11 @@ async def apply(database: Database, outcomes: Sequence[Outcome], give_up_after: 
                 orders.heard.add(order.order_id)
         await store.save(tx, orders)
     return strays
+
+
+def _given_up(parcel: Parcel, outcome: Outcome) -> bool:
+    """Whether this is the first word of a booking that was waited for until it was taken for refused."""
+    return parcel.state == "refused" and parcel.carrier_reference is None and outcome.booking is not None
 
 
 def _needs_lines(outcome: Outcome) -> bool:

@@ -226,6 +226,15 @@ async def test_a_parcel_that_is_never_heard_of_again_is_given_up(database: Datab
     assert (await timeline(database, order_id)).count("ParcelLate") == 1
 
 
+async def test_a_booking_that_comes_after_it_was_given_up_is_called_back(database: Database):
+    order_id = await confirmed(database)
+    await claim(database)
+    much_later = datetime.now(UTC) + timedelta(days=30)
+    await apply(database, [Outcome(order_id, 1, 0, asked_at=much_later)], GIVE_UP)
+    assert await states(database) == ["refused", "booking"]
+    assert await apply(database, [Outcome(order_id, 1, 0, booking=label(1))], GIVE_UP) == ["c1"]
+
+
 async def test_settled_orders_that_nobody_answers_are_heard_of_again(database: Database):
     order_id = await booked(database)
     now = datetime.now(UTC)
@@ -239,6 +248,7 @@ async def test_settled_orders_that_nobody_answers_are_heard_of_again(database: D
     await reminders.remind_settled(database)
     said = Counter(await timeline(database, order_id))
     assert (said["OrderSettled"], said["ParcelShipped"]) == (2, 4)
+    assert await states(database) == ["delivered", "delivered"], "what is said again takes nothing back"
 
 
 def test_a_recipient_that_cannot_be_read_is_not_shown_in_the_error():

@@ -49,6 +49,9 @@ class Scripted:
         self.looked_up.append(payment_id)
         return None
 
+    async def payments_since(self, cursor: str | None) -> tuple[list[tuple[str, PaymentReport]], str | None]:
+        return [], None
+
     async def void(self, payment_id: UUID, provider_reference: str) -> PaymentReport:
         raise UnknownOutcomeError("void")
 

@@ -48,16 +48,16 @@ def test_both_sides_of_a_connection_are_told_the_same(tmp_path: Path) -> None:
     assert told["notify"]["ISTHMUS_SMTP_URL"] == f"smtp://127.0.0.1:{smtp}"
 
 
-def test_a_service_that_calls_another_is_a_client_with_that_one_scope(tmp_path: Path) -> None:
+def test_a_service_that_calls_others_is_a_client_with_their_scopes_only(tmp_path: Path) -> None:
     secrets, ports = load_secrets(tmp_path), choose_ports({}, [])
     write_clients(tmp_path, secrets)
     clients = {client["client_id"]: client for client in json.loads((tmp_path / "clients.json").read_text())}
     assert clients.keys() == CLIENTS.keys()
-    for name, scope in (("order", "recipients:read"), ("notify", "contacts:read")):
+    for name, scopes in (("order", ["recipients:read", "holdings:read"]), ("notify", ["contacts:read"])):
         env = service_env(name, ports, secrets, "kafka:9092", "postgresql://x")
         assert clients[env["ISTHMUS_CLIENT_ID"]] == {
             "client_id": name,
             "client_secret": env["ISTHMUS_CLIENT_SECRET"],
-            "scopes": [scope],
+            "scopes": scopes,
         }
-        assert scope in clients["demo"]["scopes"]
+        assert set(scopes) <= set(clients["demo"]["scopes"])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 from uuid import UUID
 
+import httpx2
 import pytest
 from fastapi import FastAPI, Query
 from hypothesis import given, settings
@@ -175,6 +176,15 @@ async def test_every_error_is_a_problem_and_ours_says_nothing_of_its_cause(shop:
     assert answer.headers["content-type"] == "application/problem+json"
     assert "Ash" not in answer.text
     assert ("Retry-After" in answer.headers) == (status != 500)
+
+
+async def test_a_database_that_is_away_does_not_cost_the_client_its_connection(shop: FastAPI):
+    """What the server hears of as an exception, it answers and then closes the connection, unannounced."""
+    transport = httpx2.ASGITransport(app=shop, raise_app_exceptions=True)
+    async with httpx2.AsyncClient(transport=transport, base_url="http://shop") as client:
+        assert (await client.post("/lamps", json=[], params={"shade": 14})).status_code == 503
+        with pytest.raises(KeyError):
+            await client.post("/lamps", json=[], params={"shade": 15})
 
 
 async def test_malformed_json_unknown_paths_and_methods_are_problems_too(shop: FastAPI):
