@@ -12,7 +12,7 @@ STAMP := .venv/.installed
 LOCAL := $(BIN)/python -m deploy.local
 export PYTHONDONTWRITEBYTECODE ?=
 
-.PHONY: help demo replay test test-flows test-long check fix up down status logs clean topics flows contracts lock env
+.PHONY: help demo replay faults test test-flows test-long check fix up down status logs clean topics flows contracts lock env
 
 help: ## print this
 	@grep -E '^[a-z-]+:.*## ' Makefile | sed -E 's/^([a-z-]+):[^#]*## (.*)/\1\t\2/' | awk -F'\t' '{printf "  make %-11s %s\n", $$1, $$2}'
@@ -24,6 +24,9 @@ replay: ## send past orders from files through the stack: make replay DATA=file-
 	@test -n "$(DATA)" || { echo "Say which: make replay DATA=path/to/orders.csv (or a folder of them)" >&2; exit 2; }
 	@$(MAKE) up
 	@$(BIN)/python -m bench.replay "$(DATA)" --stock $(STOCK)
+
+faults: env ## harm the platform in every way and hold it to its invariants (FAULT=kill-kafka SEED=2: one); goes on where stopped
+	@$(BIN)/python -m bench.faults $(if $(FAULT),--fault $(FAULT)) $(if $(SEED),--seed $(SEED))
 
 up: env ## start Kafka, Postgres and all services, or find them running
 	@$(LOCAL) up

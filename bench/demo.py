@@ -229,7 +229,7 @@ async def demo(orders: int, rate: float, seed: int, planted: str | None, directo
                 await plant.undo(platform, planted)
         held = invariants.show(findings, console)
         if planted is not None:
-            caught = any(finding.id == planted and not finding.held for finding in findings)
+            caught = any(finding.id == plant.invariant_of(planted) and not finding.held for finding in findings)
             verdict = "was caught, and is mended; the exit code 1 is meant" if caught else "was NOT caught"
             console.print(f"\n[yellow]{planted} was broken on purpose: it {verdict}[/]")
         urls = platform.stack

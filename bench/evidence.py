@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -104,30 +104,41 @@ class Evidence:
 
 
 async def collect(
-    platform: Platform, *, settled_seconds: float, acknowledged: Sequence[tuple[str, str, str]] = ()
-) -> Evidence:
-    """Read everything. Tables first: what they say has been said to Kafka, or waits in an outbox that is counted."""
-    tables: dict[str, dict[str, Rows]] = {}
-    for service in SERVICES:
-        connection = await asyncpg.connect(platform.stack.database_url(service))
-        await connection.set_type_codec("jsonb", encoder=orjson.dumps, decoder=orjson.loads, schema="pg_catalog")
-        try:
-            async with connection.transaction(isolation="repeatable_read", readonly=True):
-                tables[service] = {
-                    name: [
-                        dict(row)
-                        for row in await connection.fetch(query, *([settled_seconds] if "$1" in query else []))
-                    ]
-                    for name, query in {**QUERIES[service], **KERNEL}.items()
-                }
-        finally:
-            await connection.close()
+    platform: Platform, *, settled_seconds: float, acknowledged: Sequence[tuple[str, str, str]] = (),
+    injected: Collection[str] = (),
+) -> Evidence:  # fmt: skip
+    """Read everything. Tables first: what they say has been said to Kafka, or waits in an outbox that is counted.
+
+    ``injected`` are ids of records that no service wrote: somebody's poison, which no table answers for.
+    """
+    tables = {
+        service: await read_tables(
+            platform.stack.database_url(service), {**QUERIES[service], **KERNEL}, settled_seconds=settled_seconds
+        )
+        for service in SERVICES
+    }
     records = await read_all(platform.stack.bootstrap_servers, DOMAIN_TOPICS)
-    log = [logged for record in records if (logged := _logged(record)) is not None]
+    log = [one for record in records if (one := _logged(record)) is not None and one.id not in injected]
     return Evidence(
         tables, log, await platform.provider("payments", "/v1/payments"),
         await platform.provider("carrier", "/v1/parcels"), acknowledged,
     )  # fmt: skip
+
+
+async def read_tables(database_url: str, queries: Mapping[str, str], *, settled_seconds: float) -> dict[str, Rows]:
+    """The rows of each query, all of one instant."""
+    connection = await asyncpg.connect(database_url, timeout=10)
+    try:
+        await connection.set_type_codec("jsonb", encoder=orjson.dumps, decoder=orjson.loads, schema="pg_catalog")
+        async with connection.transaction(isolation="repeatable_read", readonly=True):
+            return {
+                name: [
+                    dict(row) for row in await connection.fetch(query, *([settled_seconds] if "$1" in query else []))
+                ]
+                for name, query in queries.items()
+            }
+    finally:
+        await connection.close()
 
 
 def _logged(record: Record) -> Logged | None:

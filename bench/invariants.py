@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import sys
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Annotated, Any
@@ -189,7 +189,7 @@ def i8_effect(evidence: Evidence) -> Finding:
         marked = {row["consumer"]: row["events"] for row in tables["inbox"]}
         applied: Counter[str] = Counter()
         for row in tables["offsets"]:
-            applied[row["consumer"]] += row["applied"]
+            applied[row["consumer"]] += row["applied"] + row["redriven"]
         for consumer, number in applied.items():
             checked += number
             if marked.get(consumer, 0) > number or (marked.get(consumer, 0) < number and not marks_dropped):
@@ -240,10 +240,12 @@ def judge(evidence: Evidence) -> list[Finding]:
 
 
 async def check(
-    platform: Platform, *, settled_seconds: float = 2.0, acknowledged: Sequence[tuple[str, str, str]] = ()
-) -> list[Finding]:
+    platform: Platform, *, settled_seconds: float = 2.0, acknowledged: Sequence[tuple[str, str, str]] = (),
+    injected: Collection[str] = (),
+) -> list[Finding]:  # fmt: skip
     """Collect and judge; ``settled_seconds`` is how long an order must have rested to be judged as settled."""
-    return judge(await collect(platform, settled_seconds=settled_seconds, acknowledged=acknowledged))
+    evidence = await collect(platform, settled_seconds=settled_seconds, acknowledged=acknowledged, injected=injected)
+    return judge(evidence)
 
 
 def show(findings: Iterable[Finding], console: Console) -> bool:

@@ -5,7 +5,7 @@ import os
 import random
 import secrets
 import socket
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 
 from deploy.local.processes import read_json, write_json
@@ -20,13 +20,13 @@ _SUPPORT = ["orders:read", "customers:read", "recipients:read"]
 _ALL = [
     *("orders:read", "orders:write", "orders:import", "items:read", "items:write", "stock:read", "stock:write"),
     *("customers:read", "customers:write", "recipients:read", "contacts:read"),
-    *("prices:read", "prices:write", "care:read", "ledger:read", "admin"),
+    *("prices:read", "prices:write", "care:read", "ledger:read", "holdings:read", "admin"),
 ]
 CLIENTS = {
     "demo": _ALL,
     "shop": _SHOP,
     "support": _SUPPORT,
-    "order": ["recipients:read"],
+    "order": ["recipients:read", "holdings:read"],
     "notify": ["contacts:read"],
 }
 MAIL_FROM = "Isthmus shop <care@shop.example>"
@@ -76,10 +76,17 @@ def choose_ports(known: Mapping[str, int], running: Iterable[str]) -> dict[str, 
     for name in ("kafka", "postgres", *_SECOND_PORTS, *HTTP):
         port = known.get(name)
         part = _SECOND_PORTS.get(name, name)
-        while port is None or port in ports.values() or not (part in running or _free(port)):
-            port = random.randint(20000, 31999)
+        if port is None or port in ports.values() or not (part in running or _free(port)):
+            port = spare_port(ports.values())
         ports[name] = port
     return ports
+
+
+def spare_port(taken: Collection[int] = ()) -> int:
+    """A free port of that range, and none of those."""
+    while (port := random.randint(20000, 31999)) in taken or not _free(port):
+        pass
+    return port
 
 
 def _free(port: int) -> bool:
@@ -148,6 +155,8 @@ def service_env(
             "ISTHMUS_CUSTOMER_URL": f"http://127.0.0.1:{ports['customer']}",
         }
     if name == "order":
+        for holder in ("inventory", "pricing"):
+            env |= {f"ISTHMUS_{holder.upper()}_URL": f"http://127.0.0.1:{ports[holder]}"}
         for provider in ("payments", "carrier"):
             env |= {
                 f"ISTHMUS_{provider.upper()}_URL": f"http://127.0.0.1:{ports[provider]}",

@@ -8,6 +8,7 @@ import re
 import shutil
 import subprocess
 import uuid
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from aiokafka.admin import AIOKafkaAdminClient
@@ -24,9 +25,9 @@ _PROPERTIES = """\
 process.roles=broker,controller
 node.id=1
 controller.quorum.voters=1@127.0.0.1:{controller_port}
-listeners=BROKER://127.0.0.1:{port},CONTROLLER://127.0.0.1:{controller_port}
-advertised.listeners=BROKER://127.0.0.1:{port}
-listener.security.protocol.map=BROKER:PLAINTEXT,CONTROLLER:PLAINTEXT
+listeners=BROKER://127.0.0.1:{port},CONTROLLER://127.0.0.1:{controller_port}{listeners}
+advertised.listeners=BROKER://127.0.0.1:{port}{advertised}
+listener.security.protocol.map=BROKER:PLAINTEXT,CONTROLLER:PLAINTEXT{protocols}
 inter.broker.listener.name=BROKER
 controller.listener.names=CONTROLLER
 log.dirs={data}
@@ -93,12 +94,17 @@ def jars(cache: Path) -> Path:
     return folder
 
 
-def program(directory: Path, cache: Path, port: int, controller_port: int) -> Program:
-    """Kafka ready to be started: its jars are there, its storage is formatted, its settings name these ports."""
+def program(
+    directory: Path, cache: Path, port: int, controller_port: int, links: Mapping[str, Sequence[int]] | None = None
+) -> Program:
+    """Kafka ready to be started: its jars are there, its storage is formatted, its settings name these ports.
+
+    Each of ``links`` is a further listener: its port, and the port that it sends its clients to (a proxy's).
+    """
     home = directory / "kafka"
     home.mkdir(parents=True, exist_ok=True)
     properties = home / "server.properties"
-    text = _PROPERTIES.format(port=port, controller_port=controller_port, data=home / "data")
+    text = _settings(home / "data", port, controller_port, links or {})
     properties.write_text(text)
     command = [
         java(),
@@ -111,6 +117,18 @@ def program(directory: Path, cache: Path, port: int, controller_port: int) -> Pr
         _format(command, properties)
     # The text as its fingerprint: a changed setting restarts a running Kafka.
     return Program("kafka", [*command, "kafka.Kafka", str(properties)], code=hashlib.sha256(text.encode()).hexdigest())
+
+
+def _settings(data: Path, port: int, controller_port: int, links: Mapping[str, Sequence[int]]) -> str:
+    more = {name.upper(): ports for name, ports in links.items()}
+    return _PROPERTIES.format(
+        port=port,
+        controller_port=controller_port,
+        data=data,
+        listeners="".join(f",{name}://127.0.0.1:{listen}" for name, (listen, _) in more.items()),
+        advertised="".join(f",{name}://127.0.0.1:{told}" for name, (_, told) in more.items()),
+        protocols="".join(f",{name}:PLAINTEXT" for name in more),
+    )
 
 
 def _format(command: list[str], properties: Path) -> None:

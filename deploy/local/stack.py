@@ -19,8 +19,9 @@ import signal
 import sys
 import time
 import urllib.parse
-from collections.abc import Callable, Coroutine, Generator, Iterable, Mapping
+from collections.abc import Callable, Coroutine, Generator, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -45,6 +46,7 @@ class Stack:
         self.directory = directory.resolve()
         self._say = say
         self._processes = Supervision(self.directory)
+        self._kafka_links = self.directory / "kafka-links.json"
 
     # What it is made of
 
@@ -87,16 +89,30 @@ class Stack:
 
     # Its life
 
+    def prepare(self, kafka_links: Mapping[str, Sequence[int]] | None = None) -> None:
+        """Choose the ports and make the secrets, before anything starts.
+
+        From its next start on Kafka has a further listener for each link, a pair: the listener's port, and the port
+        that it sends its clients to, where a proxy stands. What is given holds until something else is given.
+        """
+        self.directory.mkdir(parents=True, exist_ok=True)
+        with self._alone():
+            self._prepare()
+            if kafka_links is not None:
+                write_json(self._kafka_links, kafka_links)
+
     def up(
         self,
         services: Iterable[str] = ALL,
         infra_only: bool = False,
         env: Mapping[str, Mapping[str, str]] | None = None,
+        launcher: str | None = None,
     ) -> None:
         """Everything asked for is ready when this returns; what runs already, unchanged, is left alone.
 
-        `env` adds variables per process. Adds to what runs and restarts what has changed (its source, its
-        environment); only `down` and `stop` take away. Raises StackError, which says what to do.
+        `env` adds variables per process; `launcher` is a module that runs the services' modules. Adds to what runs
+        and restarts what has changed (its source, its environment); only `down` and `stop` take away. Raises
+        StackError, which says what to do.
         """
         self.directory.mkdir(parents=True, exist_ok=True)
         begin = time.monotonic()
@@ -110,14 +126,14 @@ class Stack:
                     passwords = {name: self.secrets[f"postgres_{name}"] for name in SERVICES}
                     _wait_for(postgres.create_databases(self._admin_url(), passwords))
             if not infra_only:
-                self._up_services(list(services), env or {})
+                self._up_services(list(services), env or {}, launcher)
         self._say(f"{'up':<42} {time.monotonic() - begin:5.1f} s")
 
-    def _up_services(self, services: list[str], extra: Mapping[str, Mapping[str, str]]) -> None:
+    def _up_services(self, services: list[str], extra: Mapping[str, Mapping[str, str]], launcher: str | None) -> None:
         if unknown := set(services) - set(ALL):
             raise StackError(f"There is no service {', '.join(unknown)}. Choose from: {', '.join(ALL)}.")
         outsiders = [self._outsider(name, extra.get(name, {})) for name in OUTSIDERS]
-        wanted = [self._service(name, extra.get(name, {})) for name in services]
+        wanted = [self._service(name, extra.get(name, {}), launcher) for name in services]
         running = self._processes.wanted()
         changed = [program for program in wanted if program not in running or self.pid(program.name) is None]
         self._processes.run(outsiders)
@@ -251,9 +267,10 @@ class Stack:
     def _infrastructure(self) -> list[Program]:
         """The local Kafka and Postgres, prepared side by side; without what the environment gives."""
         ports, password = self.ports, self.secrets["postgres"]
+        links: dict[str, list[int]] | None = read_json(self._kafka_links)
         with ThreadPoolExecutor() as pool:
             jobs = [
-                pool.submit(kafka.program, self.directory, _LIBRARIES, ports["kafka"], ports["kafka_controller"])
+                pool.submit(kafka.program, self.directory, _LIBRARIES, ports["kafka"], ports["kafka_controller"], links)
                 for _ in range(not environment.given_bootstrap_servers())
             ] + [
                 pool.submit(postgres.program, self.directory, ports["postgres"], password)
@@ -268,10 +285,11 @@ class Stack:
             sources += [self.directory / "clients.json"]
         return self._python(name, module, 1, extra, sources)
 
-    def _service(self, name: str, extra: Mapping[str, str]) -> Program:
+    def _service(self, name: str, extra: Mapping[str, str], launcher: str | None) -> Program:
         module = WORKERS.get(name, f"services.{name}")
         package = ROOT / "services" / module.split(".")[1]
-        return self._python(name, module, 2, extra, [ROOT / "shared", package])
+        program = self._python(name, module, 2, extra, [ROOT / "shared", package])
+        return replace(program, argv=[sys.executable, "-m", launcher, module]) if launcher else program
 
     def _python(self, name: str, module: str, tier: int, extra: Mapping[str, str], sources: list[Path]) -> Program:
         env = {**self.env(name), **extra}

@@ -1,7 +1,9 @@
 """What runs of one stack: has its supervisor run programs, and tells who lives, who is ready, and who keeps dying."""
 
+import contextlib
 import hashlib
 import http.client
+import json
 import os
 import signal
 import subprocess
@@ -17,6 +19,7 @@ from deploy.local.processes import Identity, read_json
 from deploy.local.supervisor import ROOT, Program, end_leftovers, read_wanted, try_lock, write_wanted
 
 _TOO_MANY_RESTARTS = 3  # while waiting: it will not recover by itself
+_REFUSED = 4  # exit code of a service that will not start on this database, however often it is tried
 _SOURCES = (".py", ".sql", ".html", ".txt", ".j2", ".json", ".toml")
 
 
@@ -91,6 +94,8 @@ class Supervision:
         while waiting := [name for name in waiting if not ready(name)]:
             for name in waiting:
                 entry = self.state().get(name, {})
+                if entry.get("restarts", 0) > before[name] and entry.get("last_exit") == _REFUSED:
+                    raise StackError(f"{name} refuses to start: {_last_error(self.log(name))}.")
                 if entry.get("restarts", 0) - before[name] >= _TOO_MANY_RESTARTS:
                     raise self._failure(name, f"{name} keeps ending (last exit code {entry.get('last_exit')})")
                 if time.monotonic() > until:
@@ -185,6 +190,15 @@ def _tail(path: Path, lines: int = 30) -> str:
         return "\n".join(path.read_text(errors="replace").splitlines()[-lines:])
     except FileNotFoundError:
         return "(no log yet)"
+
+
+def _last_error(path: Path) -> str:
+    """What the last line of level error says."""
+    for line in reversed(_tail(path, 200).splitlines()):
+        with contextlib.suppress(ValueError, TypeError, KeyError):
+            if (said := json.loads(line))["level"] == "error":
+                return str(said["event"])
+    return f"see {_short(path)}"
 
 
 def _short(path: Path) -> Path:

@@ -50,6 +50,7 @@ class Rates(Seeded):
     timeout_seconds: Seconds = 30
     drop_rate: Rate = 0
     webhook_duplicate_rate: Rate = 0
+    webhook_copies: Annotated[int, Field(ge=2, le=9)] = 2  # of one that is duplicated
     webhook_reorder_rate: Rate = 0
     webhook_delay_ms: Milliseconds = 0
 
@@ -67,13 +68,13 @@ class Rates(Seeded):
         return "late" if fault < self.timeout_rate else "dropped"
 
     def deliveries(self, kind: str, reference: str) -> list[float]:
-        """Return after how many seconds to deliver a webhook: once or twice, perhaps late enough to be overtaken."""
+        """Return after how many seconds to deliver a webhook: once or more often, perhaps overtaken by the next."""
         about = f"{kind}:{reference}"
         first = self.webhook_delay_ms / 1000
         if self.draw("reorder", about) < self.webhook_reorder_rate:
             first += REORDERED_SECONDS
-        twice = self.draw("duplicate", about) < self.webhook_duplicate_rate
-        return [first, first + DUPLICATE_SECONDS] if twice else [first]
+        copies = self.webhook_copies if self.draw("duplicate", about) < self.webhook_duplicate_rate else 1
+        return [first + number * DUPLICATE_SECONDS for number in range(copies)]
 
 
 class MerchantSettings(BaseSettings):

@@ -156,7 +156,7 @@ def kernel(consumer: str) -> dict[str, Rows]:
         "outbox": [{"rows": 0}],
         "offsets": [
             {"consumer": consumer, "topic": ORDERS.name, "partition": 0, "start_offset": 0, "next_offset": 8,
-             "applied": 6, "duplicate": 1, "skipped": 1, "dead_lettered": 0}
+             "applied": 5, "duplicate": 1, "skipped": 1, "dead_lettered": 1, "redriven": 1}
         ],
         "inbox": [{"consumer": consumer, "events": 6, "oldest": None}],
     }  # fmt: skip
@@ -333,6 +333,8 @@ PLANTED: tuple[tuple[str, str, Plant], ...] = (
     ("I8", "an effect without its mark", change("inventory", "inbox", events=5)),
     ("I8", "a mark without its effect", change("pricing", "inbox", events=7)),
     ("I8", "an effect whose mark is gone", forget("customer", "inbox")),
+    ("I8", "a redriven dead letter without its mark", change("order", "offsets", redriven=2)),
+    ("I8", "a redriven dead letter that nobody counted", change("order", "offsets", redriven=0)),
     ("I9", "a message that nobody accounts for", change("order", "offsets", skipped=0)),
     ("I9", "a message that is counted twice", change("notify", "offsets", duplicate=2)),
 )  # fmt: skip
@@ -369,6 +371,35 @@ def test_an_order_that_a_service_has_read_and_not_answered_is_caught():
     forget("inventory", "holds", 1)(evidence)
     evidence.log = [one for one in evidence.log if (one.topic, one.key) != (HOLDS.name, BAD)]
     assert broken(evidence) == ["I8"]
+
+
+def closed(evidence: Evidence) -> None:
+    """Anna has her lamp."""
+    end = next(one for one in evidence.log if one.type == "OrderRejected")
+    evidence.log = [*evidence.log, replace(end, key=GOOD, type="OrderClosed", id="closed", sequence=5, offset=8)]
+    both(
+        change("order", "orders", state="closed", version=5), change("order", "parcels", state="delivered"),
+        at_the_carrier(status="delivered"), change("inventory", "holds", goods=None, state="issued"),
+        change("inventory", "levels", reserved=0, held=0),
+    )(evidence)  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("invariant", "plant"),
+    [
+        (None, both()),
+        ("I3", at_the_carrier(status="lost")),
+        ("I3", at_the_carrier(tracking_number="T2")),
+        ("I5", change("order", "parcels", state="shipped")),
+        ("I5", change("order", "parcels", state="dropped")),
+        ("I5", change("inventory", "holds", goods="lamp 1")),
+        ("I5", change("pricing", "coupon_uses", 1, state="released")),
+    ],
+)
+def test_a_closed_order_is_judged_like_one_on_its_way(invariant: str | None, plant: Plant):
+    evidence = healthy()
+    both(closed, plant)(evidence)
+    assert broken(evidence) == ([invariant] if invariant else [])
 
 
 def test_a_relays_repeat_is_no_violation():

@@ -1,0 +1,1 @@
+"""The fault matrix: load, a fault, healing, and what the invariants say afterwards."""

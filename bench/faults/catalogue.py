@@ -1,0 +1,178 @@
+"""The faults of the matrix: what is done while orders flow, and how it is healed."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import itertools
+from collections.abc import Sequence
+from typing import get_args
+
+from bench.faults.crashes import crash, logs
+from bench.faults.load import Kind
+from bench.faults.poison import Poisoner, put_aside
+from bench.faults.proxy import Direction
+from bench.faults.replicas import replica
+from bench.faults.rereading import read_again
+from bench.faults.scene import Fault, Scene
+from bench.platform import SERVICES
+
+
+async def kill_services(scene: Scene) -> None:
+    while await scene.sleep(2.0):
+        name = scene.dice.choice(SERVICES)
+        if await scene.kill(name):
+            scene.did(f"kill -9 {name}")
+
+
+async def kill_kafka(scene: Scene) -> None:
+    for _ in range(1 if scene.small else 3):
+        if not await scene.sleep(2 if scene.small else 20):
+            return
+        if await scene.kill("kafka"):
+            scene.did("kill -9 kafka")
+        await asyncio.to_thread(scene.stack.wait_ready, "kafka")
+        await scene.sleep(0 if scene.small else 10)
+
+
+async def pause_kafka(scene: Scene) -> None:
+    await scene.sleep(2)
+    scene.did("SIGSTOP kafka")
+    await scene.pause("kafka", 5 if scene.small else 15)
+
+
+async def kill_postgres(scene: Scene) -> None:
+    for _ in range(1 if scene.small else 5):
+        if not await scene.sleep(2 if scene.small else 15):
+            return
+        if await scene.kill("postgres"):
+            scene.did("kill -9 postgres")
+        await asyncio.to_thread(scene.stack.wait_ready, "postgres")
+
+
+async def pause_services(scene: Scene) -> None:
+    """With two replicas each: one stands still, the other may take over, and then the first goes on."""
+    async with contextlib.AsyncExitStack() as opened:
+        seconds = [await opened.enter_async_context(replica(scene.stack, name, env=scene.env(name))) for name in PAUSED]
+        while await scene.sleep(3.0 if scene.small else 8.0):
+            name = scene.dice.choice(PAUSED)
+            pause = 4.0 if scene.small else scene.dice.uniform(20, 26)  # a group misses a member after 20 s
+            scene.did(f"SIGSTOP {name}")
+            if scene.dice.random() < 0.7:
+                await scene.pause(name, pause)
+            else:
+                other = seconds[PAUSED.index(name)]
+                other.pause()
+                await asyncio.sleep(pause)
+                other.resume()
+        for second in seconds:
+            await second.stop()
+
+
+async def drop_commit_replies(scene: Scene) -> None:
+    proxies = scene.proxy()
+    for service in SERVICES:
+        await proxies.drop_commit_replies(
+            f"{service}-postgres", 0.05 if scene.small else 0.01, scene.dice.randrange(99)
+        )
+    await scene.sleep(600)
+    stats = await proxies.stats()
+    scene.facts["replies to COMMIT lost"] = sum(one.dropped for one in stats.values())
+    for service in SERVICES:
+        await proxies.heal(f"{service}-postgres")
+
+
+async def cut_links(scene: Scene) -> None:
+    """Every link for 20 s, two at a time; over three seeds each is cut in each direction."""
+    proxies = scene.proxy()
+    names, directions = sorted(await proxies.stats()), get_args(Direction)
+    turns = [(name, directions[(number + scene.load.seed) % 3]) for number, name in enumerate(names)]
+    scene.dice.shuffle(turns)
+    if scene.small:
+        turns = turns[:2]
+
+    async def cut(turn: tuple[str, Direction]) -> None:
+        await proxies.cut(*turn)
+        await asyncio.sleep(4 if scene.small else 20)
+        await proxies.heal(turn[0])
+        scene.did("links cut")
+
+    scene.facts["links"] = [f"{name} {direction}" for name, direction in turns]
+    for pair in itertools.zip_longest(turns[::2], turns[1::2]):
+        await asyncio.gather(*(cut(turn) for turn in pair if turn is not None))
+
+
+async def fill_disk(scene: Scene) -> None:
+    assert scene.disk is not None, "the fault asks for a small disk and does not say so"
+    await scene.sleep(3)
+    scene.facts["MB filled"] = scene.disk.fill() // 1_048_576
+    await scene.sleep(5 if scene.small else 15)
+    scene.disk.free()
+
+
+async def poison(scene: Scene) -> None:
+    poisoner: Poisoner = scene.expected.setdefault("poison", Poisoner(scene.stack.bootstrap_servers))
+    await poisoner.prepare()
+    rest = 8 if scene.small else 33  # orders bring some fifteen messages each
+    for number in itertools.count():
+        while scene.load.sent < (number + 1) * rest:
+            if not await scene.sleep(0.05):
+                scene.facts["injected"] = poisoner.counts
+                return
+        _, _, order_id = scene.dice.choice(scene.load.told.acknowledged)
+        await poisoner.inject(order_id, number)
+
+
+async def dead_letters_are_those_injected(scene: Scene) -> Sequence[str]:
+    wanted, found = scene.expected["poison"].expected, await put_aside(scene.stack.bootstrap_servers)
+    scene.facts["dead letters"] = len(set(found))
+    return [
+        *(f"{place} was injected and is no dead letter" for place in sorted(wanted - set(found))),
+        *(f"{place} is a dead letter and was not injected" for place in sorted(set(found) - wanted)),
+    ]
+
+
+async def bad_webhooks(scene: Scene) -> None:
+    for name in ("payments", "carrier"):
+        await scene.behave(
+            name, webhook_duplicate_rate=0.1, webhook_copies=3, webhook_reorder_rate=0.1,
+            **({"slow_seconds": 8} if name == "payments" else {}),
+        )  # fmt: skip
+    await scene.sleep(600)
+
+
+async def nothing(scene: Scene) -> None:
+    """The orders themselves are the fault."""
+    await scene.sleep(600)
+
+
+PAUSED = ("order", "inventory", "pricing")
+LATE = Kind(tokens=(("tok_slow", 0.1),))
+UNKNOWN = Kind(tokens=(("tok_lost", 0.02), ("tok_drop", 0.02), ("tok_timeout", 0.01)))
+FAULTS = {
+    fault.name: fault
+    for fault in (
+        Fault("kill-services", "kill -9 of a random service every 2 s", kill_services, orders=20_000, rate=100),
+        Fault(
+            "crash-points", "each service ends itself at the crash points of the kernel", crash, orders=100_000,
+            rate=25, drain=180, kind=Kind(carried=0.3), env_of=logs, forked=True, in_small=False,
+        ),
+        Fault("pause-services", "a replica of a service stands still for 20 s", pause_services, rate=20),
+        Fault("kill-kafka", "kill -9 of Kafka, three times", kill_kafka, orders=20_000, rate=100),
+        Fault("kill-postgres", "kill -9 of Postgres, five times", kill_postgres, orders=20_000, rate=100),
+        Fault("pause-kafka", "Kafka stands still for 15 s", pause_kafka),
+        Fault("commit-replies", "1 % of the replies to COMMIT are lost", drop_commit_replies, proxied=True),
+        Fault("cut-links", "each link is cut for 20 s, one way or both", cut_links, rate=12, proxied=True),
+        Fault("full-disk-postgres", "Postgres's disk is full for 15 s", fill_disk, disk="postgres"),
+        Fault("full-disk-kafka", "Kafka's disk is full for 15 s", fill_disk, disk="kafka"),
+        Fault(
+            "poison", "1 in 500 messages is poison", poison, afterwards=(dead_letters_are_those_injected,)
+        ),
+        Fault(
+            "bad-webhooks", "10 % of webhooks tripled, reordered, or after the payment's deadline", bad_webhooks,
+            kind=LATE, env={"order": {"ISTHMUS_PAYMENT_DEADLINE": "4"}},
+        ),
+        Fault("unknown-outcome", "5 % of payments have an unknown outcome", nothing, kind=UNKNOWN),
+        Fault("read-again", "afterwards all offsets are reset to 0", nothing, afterwards=(read_again,)),
+    )
+}  # fmt: skip

@@ -1,0 +1,59 @@
+"""Every crash point of the kernel is hit, in every service that passes it, again and again."""
+
+from __future__ import annotations
+
+from collections import Counter
+from pathlib import Path
+
+from bench.faults.scene import Scene
+from bench.platform import SERVICES
+from shared.crash import POINTS
+
+CALLERS = ("order", "notify")  # who calls providers, the carrier, the mail server
+
+
+def logs(directory: Path) -> dict[str, dict[str, str]]:
+    """The environment with which each service ends itself, and writes down where."""
+    return {
+        service: {"ISTHMUS_CRASH_POINTS": "all", "ISTHMUS_CRASH_LOG": str((directory / f"{service}.crashes").resolve())}
+        for service in SERVICES
+    }
+
+
+def hits(directory: Path) -> Counter[tuple[str, str]]:
+    """How often each service has ended at each point."""
+    found: Counter[tuple[str, str]] = Counter()
+    for service in SERVICES:
+        log = directory / f"{service}.crashes"
+        for point in log.read_text().splitlines() if log.exists() else ():
+            found[service, point] += 1
+    return found
+
+
+async def crash(scene: Scene) -> None:
+    """Until each point has been hit so often, in all and in each service; three runs make a hundred and five."""
+    in_all, each = (1, 0) if scene.small else (34, 2)
+    while await scene.sleep(1.0):
+        found = hits(scene.stack.directory)
+        missing = lacking(found, in_all, each)
+        scene.facts["crashes"] = found.total()
+        if not missing:
+            break
+    scene.load.stop()
+    found = hits(scene.stack.directory)
+    scene.facts["by point"] = {
+        point: {service: found[service, point] for service in SERVICES if found[service, point]} for point in POINTS
+    }
+    scene.facts["points not hit often enough"] = lacking(found, in_all, each)
+    await scene.unharm()
+
+
+def lacking(found: Counter[tuple[str, str]], in_all: int, each: int) -> list[str]:
+    """Which points have been hit too seldom, in all or in one service."""
+    missing: list[str] = []
+    for point in POINTS:
+        services = CALLERS if point.startswith("call ") else SERVICES
+        if sum(found[service, point] for service in services) < in_all:
+            missing.append(point)
+        missing += [f"{point} in {service}" for service in services if found[service, point] < each]
+    return missing

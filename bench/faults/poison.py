@@ -1,0 +1,103 @@
+"""Messages that no service should have written, and who must have put them aside."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from uuid import UUID, uuid4
+
+from shared.contracts.services import all_parts
+from shared.envelope import headers_for
+from shared.events.inventory import StockReleased
+from shared.events.order import OrderPlaced
+from shared.events.pricing import OrderPriced
+from shared.kafka import Producer, read_all
+from shared.topics import HOLDS, ORDERS, QUOTES, SERVICES, dead_letters
+
+Place = tuple[str, str, int, int]  # consumer, topic, partition, offset
+Content = tuple[str, str, bytes]  # topic, type, value
+
+BIG = 1_000_000  # bytes
+SOURCES = {topic.name: topic.source for topic in (ORDERS, QUOTES, HOLDS)}
+
+
+def _bad_json(_: UUID) -> Content:
+    return ORDERS.name, ORDERS.type_of(OrderPlaced), b'{"order_id": '
+
+
+def _invalid(_: UUID) -> Content:
+    return QUOTES.name, QUOTES.type_of(OrderPriced), b'{"order_id": "not an id"}'
+
+
+def _big(_: UUID) -> Content:
+    return ORDERS.name, ORDERS.type_of(OrderPlaced), b'{"note": "' + b"x" * BIG + b'"}'
+
+
+def _raises(order_id: UUID) -> Content:
+    """A faultless event about an order that is not there: the handler of order raises."""
+    event = StockReleased(occurred_at=datetime.now(UTC), order_id=order_id, allocations=())
+    return HOLDS.name, HOLDS.type_of(StockReleased), event.model_dump_json().encode()
+
+
+def _unknown(_: UUID) -> Content:
+    return ORDERS.name, "isthmus.order.OrderTeleported.v1", b"{}"
+
+
+KINDS: Mapping[str, tuple[Callable[[UUID], Content], Sequence[str] | None]] = {  # and who puts it aside; None: all
+    "bad JSON": (_bad_json, None),
+    "invalid known type": (_invalid, None),
+    "1 MB": (_big, None),
+    "handler raises": (_raises, ("order.join_answers",)),
+    "unknown type": (_unknown, ()),
+}
+
+
+@dataclass
+class Poisoner:
+    """Injects; remembers what must lie among the dead letters."""
+
+    bootstrap_servers: str
+    ids: set[str] = field(default_factory=set[str])
+    expected: set[Place] = field(default_factory=set[Place])
+    counts: dict[str, int] = field(default_factory=lambda: dict.fromkeys(KINDS, 0))
+
+    async def prepare(self) -> None:
+        parts_of = await asyncio.to_thread(all_parts)  # it has an event loop of its own
+        self._readers = {
+            topic.name: [f"{service}.{one.name}" for service, parts in parts_of.items()
+                         for one in parts.consumers.subscriptions if topic in one.topics]
+            for topic in (ORDERS, QUOTES, HOLDS)
+        }  # fmt: skip
+
+    async def inject(self, key: str, number: int) -> None:
+        """One message, of the kinds in turn, under ``key``; returns when Kafka has it."""
+        kind = list(KINDS)[number % len(KINDS)]
+        make, readers = KINDS[kind]
+        id_, order_id = uuid4(), uuid4()
+        topic, type_, value = make(order_id)
+        headers = headers_for(
+            id=id_, source=SOURCES[topic], type=type_, recorded_at=datetime.now(UTC), key=key, sequence=1,
+            correlation_id=str(id_), causation_id=None, traceparent="",
+        )  # fmt: skip
+        producer = Producer(self.bootstrap_servers)
+        await producer.start()
+        try:
+            at = await (await producer.send(topic, key, value, headers))
+        finally:
+            await producer.stop()
+        self.ids.add(str(id_))
+        self.counts[kind] += 1
+        for reader in self._readers[topic] if readers is None else readers:
+            self.expected.add((reader, topic, at.partition, at.offset))
+
+
+async def put_aside(bootstrap_servers: str) -> list[Place]:
+    """Where every dead letter of the platform came from."""
+    found: list[Place] = []
+    for record in await read_all(bootstrap_servers, [dead_letters(service) for service in SERVICES]):
+        headers = {name: (value or b"").decode() for name, value in record.headers if name.startswith("dlq_")}
+        place = headers["dlq_topic"], int(headers["dlq_partition"]), int(headers["dlq_offset"])
+        found.append((headers["dlq_consumer"], *place))
+    return found

@@ -1,0 +1,79 @@
+"""Local invariants hold at any instant: they are judged again and again while a fault is on."""
+
+from __future__ import annotations
+
+import asyncio
+
+import asyncpg
+
+from bench.evidence import KERNEL, QUERIES, Evidence, Rows, read_tables
+from bench.finding import Finding
+from bench.invariants import i1_stock, i2_ledger, i8_effect, i9_account
+from bench.platform import SERVICES, Platform
+from deploy.local.errors import StackError
+
+OUTBOX = "SELECT count(*) FROM outbox"
+LOCAL = {"order": ("ledger", "rights"), "inventory": ("levels",)}
+AWAY = (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError, StackError)
+
+
+async def local(platform: Platform) -> list[Finding]:
+    """Judge I1, I2, I8 (marks) and I9 on every service's tables as they are now; raises one of ``AWAY``."""
+    tables: dict[str, dict[str, Rows]] = {}
+    for service in SERVICES:
+        queries = {name: QUERIES[service][name] for name in LOCAL.get(service, ())} | dict(KERNEL)
+        tables[service] = await read_tables(platform.stack.database_url(service), queries, settled_seconds=0)
+    tables["inventory"].setdefault("holds", [])
+    tables["pricing"].setdefault("order_prices", [])
+    evidence = Evidence(tables, (), [])
+    return [check(evidence) for check in (i1_stock, i2_ledger, i8_effect, i9_account)]
+
+
+class Watch:
+    """Judges every ``pause`` seconds until ``stop``; ``broken`` are the findings that were."""
+
+    def __init__(self, platform: Platform, pause: float = 6.0):
+        self._platform, self._pause = platform, pause
+        self._stopping = asyncio.Event()
+        self.samples = self.away = 0
+        self.broken: list[Finding] = []
+
+    async def run(self) -> None:
+        while not self._stopping.is_set():
+            try:
+                findings = await asyncio.wait_for(local(self._platform), 30)
+            except AWAY:
+                self.away += 1  # a database is down: that is the fault
+            else:
+                self.samples += 1
+                self.broken += [finding for finding in findings if not finding.held]
+            try:
+                await asyncio.wait_for(self._stopping.wait(), self._pause)
+            except TimeoutError:
+                continue
+
+    def stop(self) -> None:
+        self._stopping.set()
+
+
+UNDER_WAY = {
+    "order": {
+        "orders": "SELECT count(*) FROM orders WHERE state IN ('placed', 'paying', 'confirmed')",
+        "payments": "SELECT count(*) FROM payments WHERE due_at IS NOT NULL",
+        "refunds": "SELECT count(*) FROM refunds WHERE due_at IS NOT NULL",
+    },
+    "notify": {"mails": "SELECT count(*) FROM messages"},
+}
+
+
+async def under_way(platform: Platform) -> dict[str, int]:
+    """What has not come to its end: orders, payments, refunds, mails, events in outboxes. Raises one of ``AWAY``."""
+    waiting: dict[str, int] = {}
+    for service in SERVICES:
+        connection = await asyncpg.connect(platform.stack.database_url(service), timeout=5)
+        try:
+            for what, query in {f"{service}.outbox": OUTBOX, **UNDER_WAY.get(service, {})}.items():
+                waiting[what] = await connection.fetchval(query)
+        finally:
+            await connection.close()
+    return waiting
