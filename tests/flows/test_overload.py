@@ -22,7 +22,7 @@ from tests.flows.market import OPEN, Market, until
 # At most so many orders wait at once, and the gate is looked at about once a second: some 50 a second are taken.
 LIMITS = {"ISTHMUS_MAX_OPEN_ORDERS": "30", "ISTHMUS_MAX_IN_FLIGHT": "20"}
 OFFERED = 200  # orders a second
-SLOWEST = 10.0  # seconds, of the answers to 99 of 100 orders that were taken, crowd and shop on the same machine
+SLOWEST = 6.0  # seconds, of the answers to 99 of 100 orders that were taken, crowd and shop on the same machine
 GROWTH = 15.0  # MiB of the order process, from the first to the last third: less than what its allocators round up to
 
 
