@@ -152,15 +152,15 @@ UNKNOWN = Kind(tokens=(("tok_lost", 0.02), ("tok_drop", 0.02), ("tok_timeout", 0
 FAULTS = {
     fault.name: fault
     for fault in (
-        Fault("kill-services", "kill -9 of a random service every 2 s", kill_services, orders=20_000, rate=100),
+        Fault("kill-services", "kill -9 of a random service every 2 s", kill_services, orders=20_000, small=120, rate=100),
         Fault(
             "crash-points", "each service ends itself at the crash points of the kernel", crash, orders=100_000,
             rate=25, drain=180, kind=Kind(carried=0.3), env_of=logs, forked=True, in_small=False,
         ),
-        Fault("pause-services", "a replica of a service stands still for 20 s", pause_services, rate=20),
+        Fault("pause-services", "a replica stands still for 20 s", pause_services, rate=20, in_small=False),
         Fault("kill-kafka", "kill -9 of Kafka, three times", kill_kafka, orders=20_000, rate=100),
         Fault("kill-postgres", "kill -9 of Postgres, five times", kill_postgres, orders=20_000, rate=100),
-        Fault("pause-kafka", "Kafka stands still for 15 s", pause_kafka),
+        Fault("pause-kafka", "Kafka stands still for 15 s", pause_kafka, in_small=False),
         Fault("commit-replies", "1 % of the replies to COMMIT are lost", drop_commit_replies, proxied=True),
         Fault("cut-links", "each link is cut for 20 s, one way or both", cut_links, rate=12, proxied=True),
         Fault("full-disk-postgres", "Postgres's disk is full for 15 s", fill_disk, disk="postgres"),
@@ -172,7 +172,9 @@ FAULTS = {
             "bad-webhooks", "10 % of webhooks tripled, reordered, or after the payment's deadline", bad_webhooks,
             kind=LATE, env={"order": {"ISTHMUS_PAYMENT_DEADLINE": "4"}},
         ),
-        Fault("unknown-outcome", "5 % of payments have an unknown outcome", nothing, kind=UNKNOWN),
-        Fault("read-again", "afterwards all offsets are reset to 0", nothing, afterwards=(read_again,)),
+        Fault(
+            "unknown-outcome", "5 % of payments have an unknown outcome", nothing, kind=UNKNOWN, in_small=False
+        ),
+        Fault("read-again", "afterwards all offsets are reset to 0", nothing, afterwards=(read_again,), in_small=False),
     )
 }  # fmt: skip

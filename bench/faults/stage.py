@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import random
 import time
-from collections.abc import AsyncGenerator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -56,11 +56,11 @@ class Stage:
         try:
             async with contextlib.AsyncExitStack() as opened:
                 small = opened.enter_context(small_disk(stack, disk, DISK_MB[disk])) if disk else None
-                env, proxies = dict[str, Mapping[str, str]](), None
+                env, proxies = {"notify": {"ISTHMUS_MAIL_TIMEOUT": "2"}}, None
                 if proxied:
                     wired = await asyncio.to_thread(links, stack)
                     proxies = await opened.enter_async_context(Proxies(wired.ports))
-                    env = dict(wired.env)
+                    env = _both(env, wired.env)
                 await asyncio.to_thread(stack.up, (), env=env)
                 async with Platform.connect(directory) as platform:
                     yield Stage(stack, platform, say, env, proxies, small)
@@ -116,6 +116,8 @@ class Stage:
         row.count(findings, "at rest")
         row.fail("doubled", [f"{reference} was told of as two orders" for reference in told.different])
         row.fail("lost", [f"refused for good: {one}" for one in told.refused])
+        if not scene.small:
+            await _mailed(scene)
         for check in fault.afterwards:
             row.fail("other", list(await check(scene)))
         row.facts["states"] = await self.platform.counts()
@@ -174,6 +176,15 @@ async def _drained(scene: Scene, seconds: float) -> None:
             return
         await asyncio.sleep(0.5)
     raise TimeoutError(f"after {seconds:.0f} s there is still under way: {waiting}")
+
+
+async def _mailed(scene: Scene) -> None:
+    """Wait until every mail is sent, or known not to be sent; raises TimeoutError."""
+    for _ in range(200):
+        if not await watch.mails(scene.platform):
+            return
+        await asyncio.sleep(1)
+    raise TimeoutError("after 200 s there are mails of which nobody knows what became")
 
 
 async def _tail(scene: Scene, row: Row, small: bool) -> None:

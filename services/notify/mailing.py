@@ -26,6 +26,7 @@ from shared.telemetry import log
 from shared.tracing import Trace, current_trace
 
 SESSIONS = 16  # with the mail server, at once
+ANSWERS = 12  # of the mail server, each as slow as may be, are waited for before another process may try
 
 
 class Mailing:
@@ -36,6 +37,7 @@ class Mailing:
         self._give_up_hours = settings.give_up_hours
         self._stale_days = settings.stale_days
         self._customers = ServiceClient(settings.customer_url, settings)
+        self._lease_seconds = ANSWERS * settings.mail_timeout
         self._server = MailServer(settings.smtp_url.get_secret_value(), settings.mail_timeout)
         self._letters = Letters(settings.mail_from)
         self._sessions = asyncio.Semaphore(SESSIONS)
@@ -49,7 +51,7 @@ class Mailing:
         await self._customers.close()
 
     async def _claim(self, room: int) -> Sequence[Call[Outcome]]:
-        claimed = await messages.claim(self._database, room, self._give_up_hours, self._stale_days)
+        claimed = await messages.claim(self._database, room, self._lease_seconds, self._give_up_hours, self._stale_days)
         return [self._send(due) for due in claimed]
 
     async def _send(self, due: Due) -> Outcome | None:

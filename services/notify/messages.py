@@ -21,7 +21,6 @@ from shared.postgres import Database, Row, is_infrastructure
 from shared.topics import CARE
 from shared.tracing import Trace
 
-LEASE_SECONDS = 120  # longer than a mail server takes that answers slowly, every time
 HANDED_OVER_SECONDS = 150  # longer than we wait for the two answers to a message handed over
 LONGEST_PAUSE = 300.0
 MARK_PAUSES = (0.2, 0.5, 1.0, 2.0, 4.0)  # seconds, between attempts to mark a message
@@ -114,10 +113,12 @@ class Outcome:
     failure: str | None = None
 
 
-async def claim(database: Database, room: int, give_up_hours: float, stale_days: float) -> list[Due]:
+async def claim(
+    database: Database, room: int, lease_seconds: float, give_up_hours: float, stale_days: float
+) -> list[Due]:
     """At most ``room`` messages that are due, nobody else's until their lease runs out."""
     async with database.transaction() as tx:
-        rows = await tx.db.fetch(CLAIM, room, LEASE_SECONDS, give_up_hours, stale_days)
+        rows = await tx.db.fetch(CLAIM, room, lease_seconds, give_up_hours, stale_days)
         return [Due(**row) for row in rows]
 
 

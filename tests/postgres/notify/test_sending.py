@@ -141,7 +141,7 @@ async def test_a_customer_service_that_is_away_is_asked_again(world: World) -> N
 
 async def test_a_crash_after_the_mark_is_told_as_unknown_and_never_sent_again(world: World) -> None:
     await world.confirmed()
-    (due,) = await messages.claim(world.database, 64, 24, 7)
+    (due,) = await messages.claim(world.database, 64, 120, 24, 7)
     assert await messages.hand_over(world.database, due)
     await world.send()
     assert await world.care() == TRIGGERED  # not while its lease lasts: it may be under way
@@ -170,9 +170,9 @@ async def test_a_mark_whose_commit_was_not_answered_is_read_back(world: World, m
 
 async def test_a_mark_of_another_attempt_is_nobody_elses(world: World) -> None:
     await world.confirmed()
-    (slow,) = await messages.claim(world.database, 64, 24, 7)
+    (slow,) = await messages.claim(world.database, 64, 120, 24, 7)
     await world.all_due()
-    (fast,) = await messages.claim(world.database, 64, 24, 7)
+    (fast,) = await messages.claim(world.database, 64, 120, 24, 7)
     assert await messages._mark(world.database, fast, again=False)
     assert not await messages._mark(world.database, slow, again=True)
 
@@ -212,7 +212,7 @@ async def test_the_database_going_away_shows_nobodys_address(
 
 async def test_a_crash_before_the_mark_is_only_a_pause(world: World) -> None:
     await world.confirmed()
-    await messages.claim(world.database, 64, 24, 7)
+    await messages.claim(world.database, 64, 120, 24, 7)
     await world.all_due()
     await world.send()
     assert (await world.care(), len(world.post.mails)) == (SENT, 1)
@@ -232,9 +232,9 @@ async def test_who_was_too_slow_does_not_send_what_another_has_claimed(world: Wo
 async def test_an_outcome_of_who_was_too_slow_counts_only_if_the_mail_has_left(world: World) -> None:
     for number in (1, 2):
         await world.confirmed(number)
-    slow = await messages.claim(world.database, 64, 24, 7)
+    slow = await messages.claim(world.database, 64, 120, 24, 7)
     await world.all_due()
-    await messages.claim(world.database, 64, 24, 7)
+    await messages.claim(world.database, 64, 120, 24, 7)
     one, two = sorted(slow, key=lambda due: due.order_id)
     await messages.settle(world.database, [one.failed("opted_out"), two.sent()])
     assert (await world.care(1), await world.care(2)) == (TRIGGERED, SENT)
@@ -292,7 +292,7 @@ async def test_an_order_cancelled_before_its_confirmation_was_sent_is_told_of_th
 async def test_a_cancellation_wins_until_the_mail_is_handed_over(world: World) -> None:
     for number in (1, 2):
         await world.confirmed(number)
-    claimed = await messages.claim(world.database, 64, 24, 7)
+    claimed = await messages.claim(world.database, 64, 120, 24, 7)
     one, two = sorted(claimed, key=lambda due: due.order_id)
     assert await messages.hand_over(world.database, two)
     await world.hear(cancelled(1), cancelled(2))
