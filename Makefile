@@ -12,7 +12,7 @@ STAMP := .venv/.installed
 LOCAL := $(BIN)/python -m deploy.local
 export PYTHONDONTWRITEBYTECODE ?=
 
-.PHONY: help demo replay faults test test-flows test-long check fix up down status logs clean topics flows contracts lock env
+.PHONY: help demo replay faults test test-flows test-long check lint fix up down status logs clean topics flows contracts lock env
 
 help: ## print this
 	@grep -E '^[a-z-]+:.*## ' Makefile | sed -E 's/^([a-z-]+):[^#]*## (.*)/\1\t\2/' | awk -F'\t' '{printf "  make %-11s %s\n", $$1, $$2}'
@@ -25,7 +25,7 @@ replay: ## send past orders from files through the stack: make replay DATA=file-
 	@$(MAKE) up
 	@$(BIN)/python -m bench.replay "$(DATA)" --stock $(STOCK)
 
-faults: env ## harm the platform in every way and hold it to its invariants (FAULT=kill-kafka SEED=2: one); goes on where stopped
+faults: env ## harm the platform in every way, hold it to its invariants; goes on where it was stopped (FAULT=kill-kafka SEED=2: one)
 	@$(BIN)/python -m bench.faults $(if $(FAULT),--fault $(FAULT)) $(if $(SEED),--seed $(SEED))
 
 up: env ## start Kafka, Postgres and all services, or find them running
@@ -52,13 +52,15 @@ test-flows: env ## run only the tests of whole flows, on real Kafka and Postgres
 test-long: env ## run the long tests: faults and load, some minutes
 	@$(BIN)/pytest -m long
 
-check: env ## format, lint, types, imports, contracts, unit tests: before every commit
+check: lint ## lint, and the unit tests: before every commit
+	@$(BIN)/pytest -q tests/unit tests/contracts
+
+lint: env ## format, lint, types, imports, contracts
 	@$(BIN)/ruff format --check --quiet .
 	@$(BIN)/ruff check --quiet .
 	@mkdir -p .local; $(BIN)/lint-imports --no-cache > .local/lint-imports.txt || { cat .local/lint-imports.txt; exit 1; }
 	@$(BIN)/pyright
 	@$(BIN)/python -m shared.contracts check
-	@$(BIN)/pytest -q tests/unit tests/contracts
 
 fix: env ## format, and repair what the linter can repair
 	@$(BIN)/ruff format --quiet .

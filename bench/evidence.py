@@ -111,18 +111,23 @@ async def collect(
 
     ``injected`` are ids of records that no service wrote: somebody's poison, which no table answers for.
     """
-    tables = {
-        service: await read_tables(
-            platform.stack.database_url(service), {**QUERIES[service], **KERNEL}, settled_seconds=settled_seconds
-        )
-        for service in SERVICES
-    }
+    tables = await all_tables(platform, settled_seconds)
     records = await read_all(platform.stack.bootstrap_servers, DOMAIN_TOPICS)
     log = [one for record in records if (one := _logged(record)) is not None and one.id not in injected]
     return Evidence(
         tables, log, await platform.provider("payments", "/v1/payments"),
         await platform.provider("carrier", "/v1/parcels"), acknowledged,
     )  # fmt: skip
+
+
+async def all_tables(platform: Platform, settled_seconds: float) -> dict[str, dict[str, Rows]]:
+    """The tables of every service, by service and name; those of one service are of one instant."""
+    return {
+        service: await read_tables(
+            platform.stack.database_url(service), {**QUERIES[service], **KERNEL}, settled_seconds=settled_seconds
+        )
+        for service in SERVICES
+    }
 
 
 async def read_tables(database_url: str, queries: Mapping[str, str], *, settled_seconds: float) -> dict[str, Rows]:

@@ -152,7 +152,9 @@ UNKNOWN = Kind(tokens=(("tok_lost", 0.02), ("tok_drop", 0.02), ("tok_timeout", 0
 FAULTS = {
     fault.name: fault
     for fault in (
-        Fault("kill-services", "kill -9 of a random service every 2 s", kill_services, orders=20_000, small=120, rate=100),
+        Fault(
+            "kill-services", "kill -9 of a random service every 2 s", kill_services, orders=20_000, small=120, rate=100
+        ),
         Fault(
             "crash-points", "each service ends itself at the crash points of the kernel", crash, orders=100_000,
             rate=25, drain=180, kind=Kind(carried=0.3), env_of=logs, forked=True, in_small=False,
