@@ -172,7 +172,7 @@ FAULTS = {
         ),
         Fault(
             "bad-webhooks", "10 % of webhooks tripled, reordered, or after the payment's deadline", bad_webhooks,
-            kind=LATE, env={"order": {"ISTHMUS_PAYMENT_DEADLINE": "4"}},
+            kind=LATE, env={"order": {"ISTHMUS_PAYMENT_DEADLINE": "4"}}, in_small=False,
         ),
         Fault(
             "unknown-outcome", "5 % of payments have an unknown outcome", nothing, kind=UNKNOWN, in_small=False

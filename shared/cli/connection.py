@@ -125,6 +125,11 @@ class Connection:
             if cursor is None:
                 return
 
+    @cached_property
+    def _http(self) -> httpx2.Client:
+        """One for all requests: each new one would read the certificates of this machine again."""
+        return httpx2.Client()
+
     def _ask(
         self, service: str, method: str, path: str, params: dict[str, Any], *, json: Any = None,
         key: str | None = None, patience: float = PATIENCE,
@@ -133,7 +138,7 @@ class Connection:
         asked = {name: value for name, value in params.items() if value is not None}
         try:
             headers = {"Authorization": f"Bearer {self.token}", **({"Idempotency-Key": key} if key else {})}
-            answer = httpx2.request(method, url + path, params=asked, headers=headers, json=json, timeout=patience)
+            answer = self._http.request(method, url + path, params=asked, headers=headers, json=json, timeout=patience)
         except (httpx2.HTTPError, httpx2.InvalidURL) as error:
             raise CliError(f"the {service} service does not answer at {url} ({type(error).__name__}){START}") from error
         if not answer.is_success:

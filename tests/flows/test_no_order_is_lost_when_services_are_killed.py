@@ -81,12 +81,8 @@ async def flow(market: Market, orders: int, kills: int, rate: float = RATE) -> C
     return ended
 
 
-async def test_orders_flow_while_every_service_is_killed_once(market: Market):
-    ended = await flow(market, orders=150, kills=1)
-    assert ended["confirmed"] > 100
-    assert not ended["expired"]
-
-
 @pytest.mark.long
 async def test_orders_flow_while_every_service_is_killed_ten_times(market: Market):
-    await flow(market, orders=1500, kills=10)
+    ended = await flow(market, orders=1500, kills=10)
+    assert ended["confirmed"] > 1000
+    assert not ended["expired"]

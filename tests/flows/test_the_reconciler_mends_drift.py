@@ -139,6 +139,7 @@ async def test_a_missing_hold_is_made_again_and_the_salable_quantity_is_right(ma
     await lacks_nothing(market)
 
 
+@pytest.mark.long
 async def test_a_missing_hold_that_is_sold_already_stays_reported(market: Market):
     lamp = market.name("last-lamp")
     await market.stock({lamp: ("24.90", 1)})
@@ -165,6 +166,7 @@ async def test_a_missing_hold_that_is_sold_already_stays_reported(market: Market
     await lacks_nothing(market)
 
 
+@pytest.mark.long
 async def test_points_that_an_ended_order_holds_are_given_back(market: Market):
     customer = await market.customer(points=500)
     lamp, _ = await market.lamps_and_cups(lamps=0)
@@ -191,6 +193,7 @@ async def test_points_that_an_ended_order_holds_are_given_back(market: Market):
     await lacks_nothing(market)
 
 
+@pytest.mark.long
 async def test_a_coupon_that_an_ended_order_holds_is_free_again(market: Market):
     lamp, _ = await market.lamps_and_cups()
     code = market.name("coupon")
