@@ -8,7 +8,7 @@ import itertools
 from collections.abc import Sequence
 from typing import get_args
 
-from bench.faults.crashes import crash, logs
+from bench.faults.crashes import crash, every_point_was_hit, logs
 from bench.faults.load import Kind
 from bench.faults.poison import Poisoner, put_aside
 from bench.faults.proxy import Direction
@@ -158,6 +158,7 @@ FAULTS = {
         Fault(
             "crash-points", "each service ends itself at the crash points of the kernel", crash, orders=100_000,
             rate=25, drain=180, kind=Kind(carried=0.3), env_of=logs, forked=True, in_small=False,
+            afterwards=(every_point_was_hit,),
         ),
         Fault("pause-services", "a replica stands still for 20 s", pause_services, rate=20, in_small=False),
         Fault("kill-kafka", "kill -9 of Kafka, three times", kill_kafka, orders=20_000, rate=100),
