@@ -40,9 +40,8 @@ async def prepare(platform: Platform, run: str) -> list[Member]:
         "delay_rate": 0.02, "loss_rate": 0.01, "timeout_rate": 0.002, "drop_rate": 0.01, "webhook_duplicate_rate": 0.2,
         "webhook_reorder_rate": 0.05, "webhook_loss_rate": 0.02,
     }  # fmt: skip
-    for name, so in (("payments", behaviour), ("carrier", carrying)):
-        key = {"Authorization": f"Bearer {platform.stack.secrets[f'{name}_api_key']}"}
-        await platform.ask(name, "PUT", "/sandbox/behaviour", json=so, headers=key)
+    await platform.behave("payments", **behaviour)
+    await platform.behave("carrier", **carrying)
     members = [await member(platform, number, run) for number in range(MEMBERS)]
     last = shop.items()[-1]["sku"]
     for _ in range(100):  # the order service learns of new items from Kafka

@@ -12,9 +12,7 @@ from datetime import UTC, datetime
 from decimal import Decimal
 from uuid import uuid4
 
-import asyncpg
-
-from bench.platform import SERVICES, Platform, PlatformError
+from bench.platform import SERVICES, Platform, PlatformError, database
 from deploy.local.stack import Stack
 from shared.envelope import headers_for
 from shared.events.pricing import PriceChanged
@@ -264,8 +262,5 @@ async def spoil(stack: Stack) -> str:
 
 async def _run(platform: Platform, service: str, statements: str) -> str:
     """All of them, or none; returns the tag of the last one."""
-    connection = await asyncpg.connect(platform.stack.database_url(service))
-    try:
+    async with database(platform.stack, service) as connection:
         return await connection.execute(statements)
-    finally:
-        await connection.close()

@@ -10,6 +10,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
+import asyncpg
 import httpx2
 import orjson
 
@@ -67,6 +68,11 @@ class Platform:
                     raise PlatformError(f"{method} {service}{path}: {answer.status_code} {answer.text[:500]}")
                 pause = pause_of(answer)
             await asyncio.sleep(pause)
+
+    async def behave(self, name: str, **behaviour: Any) -> None:
+        """Tell the payment provider or the carrier of the sandbox how to behave."""
+        key = {"Authorization": f"Bearer {self.stack.secrets[f'{name}_api_key']}"}
+        await self.ask(name, "PUT", "/sandbox/behaviour", json=behaviour, headers=key)
 
     async def provider(self, name: str, path: str) -> list[dict[str, Any]]:
         """A log of ``payments``, the payment provider, or of the ``carrier``, whole."""
@@ -136,6 +142,16 @@ class Platform:
             lines = [{"sku": sku, "unit_price": price} for sku, price in piece]
             body = {"price_list": code, "lines": lines, "valid_from": "2020-01-01T00:00:00Z"}
             await self.ask("pricing", "POST", "/prices", json=body, key=f"{key}/{number}")
+
+
+@asynccontextmanager
+async def database(stack: Stack, service: str) -> AsyncGenerator[asyncpg.Connection[asyncpg.Record]]:
+    """A connection to the service's own database."""
+    connection = await asyncpg.connect(stack.database_url(service), timeout=10)
+    try:
+        yield connection
+    finally:
+        await connection.close()
 
 
 def pause_of(answer: httpx2.Response) -> float:

@@ -9,11 +9,10 @@ from datetime import datetime
 from decimal import Decimal
 from typing import Any
 
-import asyncpg
 from rich.console import Console
 from rich.table import Table
 
-from bench.platform import Platform
+from bench.platform import Platform, database
 
 console = Console(highlight=False, soft_wrap=True)
 if not console.is_terminal:
@@ -68,13 +67,9 @@ async def books_of(platform: Platform, order_id: str) -> None:
 
 
 async def _orders(platform: Platform, like: str, measured: Run, run: Run) -> None:
-    connection = await asyncpg.connect(platform.stack.database_url("order"))
-    try:
-        outcomes = await connection.fetch(OUTCOMES, like)
-        asked = await connection.fetch(REACHED, like, "PaymentRequested")
-        confirmed = await connection.fetch(REACHED, like, "OrderConfirmed")
-    finally:
-        await connection.close()
+    outcomes = await _rows(platform, "order", OUTCOMES, like)
+    asked = await _rows(platform, "order", REACHED, like, "PaymentRequested")
+    confirmed = await _rows(platform, "order", REACHED, like, "OrderConfirmed")
     table = Table(title="Orders by outcome", title_justify="left", show_edge=False)
     for column in ("state", "reason", "orders", "worth"):
         table.add_column(column, justify="right" if column in ("orders", "worth") else "left")
@@ -145,11 +140,8 @@ async def _mails(platform: Platform) -> None:
 
 
 async def _rows(platform: Platform, service: str, query: str, *arguments: Any) -> list[Any]:
-    connection = await asyncpg.connect(platform.stack.database_url(service))
-    try:
+    async with database(platform.stack, service) as connection:
         return await connection.fetch(query, *arguments)
-    finally:
-        await connection.close()
 
 
 def _table(title: str, *columns: str) -> Table:

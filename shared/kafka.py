@@ -118,7 +118,7 @@ class Consumer:
         return _by_place(await self._kafka.end_offsets([TopicPartition(*place) for place in places]))
 
     async def commit(self, offsets: Mapping[Place, int]) -> None:
-        await self._kafka.commit({TopicPartition(*place): offset for place, offset in offsets.items()})
+        await self._kafka.commit(_by_part(offsets))
 
 
 class Producer:
@@ -215,11 +215,20 @@ async def offsets_since(bootstrap_servers: str, moments: Mapping[Place, datetime
     return {(part.topic, part.partition): one.offset for part, one in found.items() if one}
 
 
+async def rewind(bootstrap_servers: str, group: Group) -> None:
+    """Set what an idle group has committed to the beginning; raises KafkaError while it has members."""
+    async with _reader(bootstrap_servers, group.name) as kafka:
+        parts = [TopicPartition(*place) for place in group.committed]
+        kafka.assign(parts)
+        await kafka.commit(await kafka.beginning_offsets(parts))
+
+
 @asynccontextmanager
-async def _reader(bootstrap_servers: str) -> AsyncGenerator[Any]:
+async def _reader(bootstrap_servers: str, group: str | None = None) -> AsyncGenerator[Any]:
     kafka = AIOKafkaConsumer(
-        bootstrap_servers=bootstrap_servers, enable_auto_commit=False, max_partition_fetch_bytes=8 * 1_048_576
-    )
+        bootstrap_servers=bootstrap_servers, group_id=group, enable_auto_commit=False,
+        max_partition_fetch_bytes=8 * 1_048_576,
+    )  # fmt: skip
     try:
         await kafka.start()
         await asyncio.sleep(0)  # stopped before its tasks have begun, aiokafka 0.14 raises CancelledError
@@ -354,16 +363,3 @@ def _by_place(offsets: Mapping[Any, int]) -> dict[Place, int]:
 
 def _by_part(numbers: Mapping[Place, int]) -> dict[Any, int]:
     return {TopicPartition(*place): number for place, number in numbers.items()}
-
-
-async def rewind(bootstrap_servers: str, group: Group) -> None:
-    """Set what an idle group has committed to the beginning; raises KafkaError while it has members."""
-    consumer = AIOKafkaConsumer(bootstrap_servers=bootstrap_servers, group_id=group.name, enable_auto_commit=False)
-    await consumer.start()
-    try:
-        parts = [TopicPartition(*place) for place in group.committed]
-        consumer.assign(parts)
-        begin = await consumer.beginning_offsets(parts)
-        await consumer.commit({part: begin[part] for part in parts})
-    finally:
-        await consumer.stop()

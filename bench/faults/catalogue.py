@@ -25,14 +25,17 @@ async def kill_services(scene: Scene) -> None:
             scene.did(f"kill -9 {name}")
 
 
-async def kill_kafka(scene: Scene) -> None:
-    for _ in range(1 if scene.small else 3):
-        if not await scene.sleep(2 if scene.small else 20):
+async def _kill(scene: Scene, name: str, times: int, every: float) -> None:
+    for _ in range(1 if scene.small else times):
+        if not await scene.sleep(2 if scene.small else every):
             return
-        if await scene.kill("kafka"):
-            scene.did("kill -9 kafka")
-        await asyncio.to_thread(scene.stack.wait_ready, "kafka")
-        await scene.sleep(0 if scene.small else 10)
+        if await scene.kill(name):
+            scene.did(f"kill -9 {name}")
+        await asyncio.to_thread(scene.stack.wait_ready, name)
+
+
+async def kill_kafka(scene: Scene) -> None:
+    await _kill(scene, "kafka", times=3, every=30)
 
 
 async def pause_kafka(scene: Scene) -> None:
@@ -42,12 +45,7 @@ async def pause_kafka(scene: Scene) -> None:
 
 
 async def kill_postgres(scene: Scene) -> None:
-    for _ in range(1 if scene.small else 5):
-        if not await scene.sleep(2 if scene.small else 15):
-            return
-        if await scene.kill("postgres"):
-            scene.did("kill -9 postgres")
-        await asyncio.to_thread(scene.stack.wait_ready, "postgres")
+    await _kill(scene, "postgres", times=5, every=15)
 
 
 async def pause_services(scene: Scene) -> None:
@@ -134,7 +132,7 @@ async def dead_letters_are_those_injected(scene: Scene) -> Sequence[str]:
 
 async def bad_webhooks(scene: Scene) -> None:
     for name in ("payments", "carrier"):
-        await scene.behave(
+        await scene.platform.behave(
             name, webhook_duplicate_rate=0.1, webhook_copies=3, webhook_reorder_rate=0.1,
             **({"slow_seconds": 8} if name == "payments" else {}),
         )  # fmt: skip

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import asyncpg
-
-from bench.platform import SERVICES
+from bench.platform import SERVICES, database
 from deploy.local.stack import Stack
 
 # What says how far somebody has read or sent, rather than what is so.
@@ -19,15 +17,12 @@ async def digests(stack: Stack) -> dict[str, str]:
     """By service and table: how many rows, and the MD5 of their text in order."""
     found: dict[str, str] = {}
     for service in SERVICES:
-        connection = await asyncpg.connect(stack.database_url(service))
-        try:
+        async with database(stack, service) as connection:
             for (table,) in await connection.fetch(TABLES, BOOKKEEPING):
                 found[f"{service}.{table}"] = await connection.fetchval(
                     f"""SELECT count(*) || ' ' || coalesce(md5(string_agg(md5(t::text), '' ORDER BY md5(t::text))), '')
                         FROM "{table}" AS t"""
                 )
-        finally:
-            await connection.close()
     return found
 
 

@@ -64,7 +64,6 @@ class Load:
         self._dice = random.Random(seed)
         self._members: list[str] = []
         self._stopping = False
-        self._pile: list[dict[str, Any]] = []
         self._known: dict[str, str] = {}
 
     async def prepare(self, orders: int) -> None:
@@ -101,8 +100,7 @@ class Load:
 
     async def run(self, orders: int, rate: float) -> None:
         """Send ``orders`` at ``rate`` a second, whatever the answers; returns when every client has been told."""
-        started, clients = time.monotonic(), list[asyncio.Task[None]]()
-        first = self.sent
+        started, first, pile = time.monotonic(), self.sent, list[dict[str, Any]]()
         async with asyncio.TaskGroup() as group:
             for number in range(orders):
                 if self._stopping:
@@ -113,15 +111,13 @@ class Load:
                 order = self._order(f"{self.run_name}-{first + number:06}")
                 self.sent += 1
                 if self._dice.random() < self.kind.bulk:
-                    self._pile.append(order)
-                    if len(self._pile) >= max(2, rate // 10):
-                        pile, self._pile = self._pile, []
-                        clients.append(group.create_task(self._send_pile(pile)))
+                    pile.append(order)
+                    if len(pile) >= max(2, rate // 10):
+                        group.create_task(self._send_pile(pile))
+                        pile = []
                 else:
-                    clients.append(group.create_task(self._buy(order)))
-            if self._pile:
-                pile, self._pile = self._pile, []
-                group.create_task(self._send_pile(pile))
+                    group.create_task(self._buy(order))
+            group.create_task(self._send_pile(pile))
 
     # -- clients --------------------------------------------------------------------------------------------------
 

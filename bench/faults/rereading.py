@@ -9,9 +9,10 @@ from contextlib import suppress
 
 import asyncpg
 
+from bench.evidence import KERNEL
 from bench.faults.dumps import differences, digests
 from bench.faults.scene import Scene
-from bench.platform import SERVICES, PlatformError
+from bench.platform import SERVICES, PlatformError, database
 from deploy.local.stack import Stack
 from shared.kafka import Group, bounds, groups, rewind
 
@@ -30,12 +31,9 @@ async def read_again(scene: Scene) -> Sequence[str]:
     wrong = differences(before, await _at_rest(scene))
     await _stop(scene.stack)
     for service in SERVICES:
-        connection = await asyncpg.connect(scene.stack.database_url(service))
-        try:
+        async with database(scene.stack, service) as connection:
             done = await connection.execute(REWIND)
-            scene.facts["offsets in databases reset"] = scene.facts.get("offsets in databases reset", 0) + int(done[7:])
-        finally:
-            await connection.close()
+        scene.facts["offsets in databases reset"] = scene.facts.get("offsets in databases reset", 0) + int(done[7:])
     await _start(scene.stack)
     return [*wrong, *differences(before, await _at_rest(scene))]
 
@@ -74,13 +72,10 @@ async def _at_rest(scene: Scene) -> dict[str, str]:
 async def _unread(stack: Stack) -> list[str]:
     left: list[str] = []
     for service in SERVICES:
-        connection = await asyncpg.connect(stack.database_url(service))
-        try:
+        async with database(stack, service) as connection:
             rows = await connection.fetch(READ)
-            if await connection.fetchval("SELECT count(*) FROM outbox"):
+            if await connection.fetchval(KERNEL["outbox"]):
                 left.append(f"{service}: outbox")
-        finally:
-            await connection.close()
         ends = await bounds(stack.bootstrap_servers, {row["topic"] for row in rows})
         left += [
             f"{service}: {row['consumer']} {row['topic']}/{row['partition']}"

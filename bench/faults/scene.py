@@ -39,11 +39,6 @@ class Scene:
     told: Env = field(default_factory=dict[str, Mapping[str, str]])
     unharm: Callable[[], Awaitable[None]] = field(kw_only=True)  # starts services again without the fault's environment
 
-    @property
-    def loaded(self) -> bool:
-        """Whether all orders have been sent and told of."""
-        return self.loading is not None and self.loading.done()
-
     def did(self, what: str) -> None:
         """Count what was done, for the result."""
         self.facts[what] = self.facts.get(what, 0) + 1
@@ -81,12 +76,7 @@ class Scene:
         """Wait, unless the load ends before; True while it is still going on."""
         assert self.loading is not None
         await asyncio.wait([self.loading], timeout=seconds)
-        return not self.loaded
-
-    async def behave(self, name: str, **rates: Any) -> None:
-        """Tell the payment provider or the carrier of the sandbox how to behave."""
-        key = {"Authorization": f"Bearer {self.stack.secrets[f'{name}_api_key']}"}
-        await self.platform.ask(name, "PUT", "/sandbox/behaviour", json=rates, headers=key)
+        return not self.loading.done()
 
 
 @dataclass(frozen=True)

@@ -80,8 +80,8 @@ class Stage:
         )  # fmt: skip
         try:
             await self._start(fault)
-            await scene.behave("payments", **PAYMENTS)
-            await scene.behave("carrier", **CARRIER)
+            await self.platform.behave("payments", **PAYMENTS)
+            await self.platform.behave("carrier", **CARRIER)
             await load.prepare(orders + TAIL)
             await _under_fault(fault, scene, row, orders, rate)
             await _tail(scene, row, small)

@@ -9,10 +9,9 @@ import asyncpg
 from bench.evidence import KERNEL, QUERIES, Evidence, Rows, read_tables
 from bench.finding import Finding
 from bench.invariants import i1_stock, i2_ledger, i8_effect, i9_account
-from bench.platform import SERVICES, Platform
+from bench.platform import SERVICES, Platform, database
 from deploy.local.errors import StackError
 
-OUTBOX = "SELECT count(*) FROM outbox"
 LOCAL = {"order": ("ledger", "rights"), "inventory": ("levels",)}
 AWAY = (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError, StackError)
 
@@ -35,7 +34,7 @@ class Watch:
     def __init__(self, platform: Platform, pause: float = 6.0):
         self._platform, self._pause = platform, pause
         self._stopping = asyncio.Event()
-        self.samples = self.away = 0
+        self.samples = 0
         self.broken: list[Finding] = []
 
     async def run(self) -> None:
@@ -43,7 +42,7 @@ class Watch:
             try:
                 findings = await asyncio.wait_for(local(self._platform), 30)
             except AWAY:
-                self.away += 1  # a database is down: that is the fault
+                pass  # a database is down: that is the fault
             else:
                 self.samples += 1
                 self.broken += [finding for finding in findings if not finding.held]
@@ -68,21 +67,15 @@ MAILS = "SELECT count(*) FROM messages"
 
 async def mails(platform: Platform) -> int:
     """Mails whose outcome is not known yet; one that a killed process had in its hands waits for its lease to end."""
-    connection = await asyncpg.connect(platform.stack.database_url("notify"), timeout=5)
-    try:
+    async with database(platform.stack, "notify") as connection:
         return await connection.fetchval(MAILS)
-    finally:
-        await connection.close()
 
 
 async def under_way(platform: Platform) -> dict[str, int]:
     """What has not come to its end: orders, payments, refunds, events in outboxes. Raises one of ``AWAY``."""
     waiting: dict[str, int] = {}
     for service in SERVICES:
-        connection = await asyncpg.connect(platform.stack.database_url(service), timeout=5)
-        try:
-            for what, query in {f"{service}.outbox": OUTBOX, **UNDER_WAY.get(service, {})}.items():
+        async with database(platform.stack, service) as connection:
+            for what, query in {f"{service}.outbox": KERNEL["outbox"], **UNDER_WAY.get(service, {})}.items():
                 waiting[what] = await connection.fetchval(query)
-        finally:
-            await connection.close()
     return waiting
