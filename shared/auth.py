@@ -8,13 +8,13 @@ from collections import OrderedDict
 from dataclasses import dataclass
 from typing import Annotated, Any
 
-import httpx2
 from fastapi import Request, Security
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer, SecurityScopes
 from joserfc import jwt
 from joserfc.errors import InvalidKeyIdError, JoseError
 from joserfc.jwk import KeySet
 
+from shared.http import HttpClient, HttpError
 from shared.problems import Problem
 from shared.telemetry import log
 
@@ -96,13 +96,17 @@ class Authenticator:
         """Ask the issuer; with keys at hand, one that is away or talks nonsense hurts nobody."""
         self._asked_at = time.monotonic()
         try:
-            async with httpx2.AsyncClient(timeout=5) as client:
-                answer = await client.get(self._jwks_url)
-                answer.raise_for_status()
+            issuer = HttpClient(self._jwks_url, timeout=5)
+            try:
+                answer = await issuer.request("GET", "")
+            finally:
+                await issuer.close()
+            if not answer.is_success:
+                raise ValueError(f"status {answer.status_code}")
             keys = KeySet.import_key_set(answer.json())
             if not keys.keys:
                 raise ValueError("no keys")
-        except (httpx2.HTTPError, JoseError, ValueError, TypeError, KeyError) as error:
+        except (HttpError, JoseError, ValueError, TypeError, KeyError) as error:
             log.warning("the issuer's keys cannot be had", reason=f"{type(error).__name__}: {error}")
             if self._keys is None:
                 self._asked_at = -REFRESH_SECONDS

@@ -6,9 +6,9 @@ import asyncio
 import time
 from typing import Any
 
-import httpx2
 from pydantic import SecretStr
 
+from shared.http import Answer, HttpClient, HttpError
 from shared.settings import Settings
 from shared.tracing import current_trace
 
@@ -33,23 +33,25 @@ class ServiceClient:
 
     def __init__(self, base_url: str, settings: CallerSettings, *, timeout: float = 5.0):
         self._settings = settings
-        self._http = httpx2.AsyncClient(base_url=base_url, timeout=timeout)
+        self._http = HttpClient(base_url, timeout=timeout)
+        self._issuer = HttpClient(settings.auth_token_url, timeout=timeout)
         self._token = ""
         self._until = 0.0
         self._fetching = asyncio.Lock()
 
     async def close(self) -> None:
-        await self._http.aclose()
+        await self._http.close()
+        await self._issuer.close()
 
-    async def get(self, path: str, **params: str) -> httpx2.Response:
+    async def get(self, path: str, **params: str) -> Answer:
         """The answer: a success, or the service's own 404 for what is not there. Raises UnavailableError otherwise."""
         return await self._ask("GET", path, params=params)
 
-    async def post(self, path: str, body: Any) -> httpx2.Response:
+    async def post(self, path: str, body: Any) -> Answer:
         """The answer to a question too long for an address; as ``get``."""
         return await self._ask("POST", path, json=body)
 
-    async def _ask(self, method: str, path: str, **request: Any) -> httpx2.Response:
+    async def _ask(self, method: str, path: str, **request: Any) -> Answer:
         answer = await self._send(method, path, **request)
         if answer.status_code == 401:  # the issuer has new keys, or took the token back
             self._until = 0.0
@@ -58,14 +60,14 @@ class ServiceClient:
             return answer
         raise UnavailableError(f"{method} {path}: {answer.status_code}")  # not its text, which may be personal
 
-    async def _send(self, method: str, path: str, **request: Any) -> httpx2.Response:
+    async def _send(self, method: str, path: str, **request: Any) -> Answer:
         headers = {"Authorization": f"Bearer {await self._bearer()}"}
         if (trace := current_trace.get()) is not None:
             headers["traceparent"] = str(trace)
         try:
             return await self._http.request(method, path, headers=headers, **request)
-        except httpx2.HTTPError as error:
-            raise UnavailableError(f"{method} {path}: {type(error).__name__} {error}") from error
+        except HttpError as error:
+            raise UnavailableError(str(error)) from error
 
     async def _bearer(self) -> str:
         if time.monotonic() >= self._until:
@@ -80,10 +82,11 @@ class ServiceClient:
             "client_secret": self._settings.client_secret.get_secret_value(),
         }  # fmt: skip
         try:
-            answer = await self._http.post(self._settings.auth_token_url, data=form)
-            answer.raise_for_status()
+            answer = await self._issuer.request("POST", "", data=form)
+            if not answer.is_success:
+                raise ValueError(f"status {answer.status_code}")
             said: dict[str, Any] = answer.json()
             self._token = str(said["access_token"])
             self._until = time.monotonic() + max(1.0, float(said.get("expires_in", 60)) - EARLY_SECONDS)
-        except (httpx2.HTTPError, ValueError, KeyError, TypeError) as error:
+        except (HttpError, ValueError, KeyError, TypeError) as error:
             raise UnavailableError(f"no token from the issuer: {type(error).__name__} {error}") from error

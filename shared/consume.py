@@ -17,6 +17,7 @@ E3 = TypeVar("E3", bound=Event)
 Handle = Callable[[Tx, Batch[E1]], Coroutine[Any, Any, None]]
 Decorator = Callable[[Handle[E1]], Handle[E1]]
 Judge = Callable[[Tx, "Due"], Awaitable[None]]
+Hears = Sequence[type[Event]]
 
 
 @dataclass(frozen=True)
@@ -38,6 +39,7 @@ class Subscription:
     topics: Sequence[Topic[Any]]
     handle: Handle[Any]
     judge: Judge | None = None
+    hears: frozenset[str] | None = None  # CloudEvents types that are handed over; None: all
 
 
 @dataclass
@@ -47,16 +49,22 @@ class Consumers:
     subscriptions: list[Subscription] = field(default_factory=list[Subscription])
 
     @overload
-    def on(self, one: Topic[E1], /) -> Decorator[E1]: ...
+    def on(self, one: Topic[E1], /, *, hears: Hears = ()) -> Decorator[E1]: ...
     @overload
-    def on(self, one: Topic[E1], two: Topic[E2], /) -> Decorator[E1 | E2]: ...
+    def on(self, one: Topic[E1], two: Topic[E2], /, *, hears: Hears = ()) -> Decorator[E1 | E2]: ...
     @overload
-    def on(self, one: Topic[E1], two: Topic[E2], three: Topic[E3], /) -> Decorator[E1 | E2 | E3]: ...
-    def on(self, *topics: Topic[Any]) -> Decorator[Any]:
-        """Hand every batch of these topics to the decorated function, in log order."""
+    def on(
+        self, one: Topic[E1], two: Topic[E2], three: Topic[E3], /, *, hears: Hears = ()
+    ) -> Decorator[E1 | E2 | E3]: ...
+    def on(self, *topics: Topic[Any], hears: Hears = ()) -> Decorator[Any]:
+        """Hand every batch of these topics to the decorated function, in log order.
+
+        With ``hears``, only events of these classes; the others are passed over unread.
+        """
+        types = frozenset(topic.type_of(event) for topic in topics for event in hears if topic.carries(event))
 
         def register(handle: Handle[Any]) -> Handle[Any]:
-            self.subscriptions.append(Subscription(handle.__name__, topics, handle))
+            self.subscriptions.append(Subscription(handle.__name__, topics, handle, hears=types or None))
             return handle
 
         return register

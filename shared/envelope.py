@@ -41,6 +41,14 @@ class Unknown:
 
 
 @dataclass(frozen=True)
+class Unheard:
+    """A message of a type that this consumer does not hear: passed over, its body unread."""
+
+    key: str
+    sequence: int
+
+
+@dataclass(frozen=True)
 class Poison:
     """A record that cannot be understood: it goes to the dead letters."""
 
@@ -70,7 +78,20 @@ def headers_for(
     return headers
 
 
-def read(record: Record, topic: Topic[Any]) -> Message[Event] | Unknown | Poison:
+Outcome = Message[Event] | Unknown | Poison
+
+
+def hear(record: Record, topic: Topic[Any], types: frozenset[str]) -> Outcome | Unheard:
+    """As ``read``, for a consumer of some types only."""
+    headers = dict(record.headers)
+    type_ = (headers.get("ce_type") or b"").decode(errors="replace")
+    sequence = headers.get("ce_sequence") or b""
+    if type_ in types or type_ not in topic.events or not sequence.isdigit() or not record.key:
+        return read(record, topic)
+    return Unheard(record.key.decode(errors="replace"), int(sequence))
+
+
+def read(record: Record, topic: Topic[Any]) -> Outcome:
     """The message in a record. Never raises: what cannot be read is an answer too."""
     try:
         # A header may have no value at all, though aiokafka's types say otherwise.

@@ -10,7 +10,7 @@ import asyncio
 import time
 from collections import OrderedDict, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, date, datetime
 from typing import Any
 
@@ -20,7 +20,7 @@ from shared.consume import Judge, Subscription
 from shared.crash import crash_point
 from shared.dead_letters import put_aside
 from shared.deadlines import Watermark
-from shared.envelope import Poison, Record, Unknown
+from shared.envelope import Outcome, Poison, Record, Unheard, Unknown
 from shared.health import Health
 from shared.kafka import Consumer, KafkaError
 from shared.messages import Event, Message, Topic
@@ -41,6 +41,7 @@ from shared.tracing import Trace, current_trace
 
 MAX_BATCH = 500
 POLL_MS = 500
+PAUSE = 0.02  # seconds between two batches, at most
 ATTEMPTS = 3  # of a single message, before it is taken for poison
 
 
@@ -73,6 +74,7 @@ class ConsumerLoop:
         self._topics = {topic.name: topic for topic in subscription.topics}
         self._stopping = asyncio.Event()
         self._positions: dict[Place, int] = {}
+        self._passed: dict[Place, Step] = {}  # passed over since the database was last told
         self._placed = self._joined = False
         self._holes: dict[Place, int] = {}
         self._beyond: list[str] = []
@@ -117,10 +119,13 @@ class ConsumerLoop:
                     await self._place(kafka)
                     continue  # what was fetched came from before the seek
                 records = self._following(fetched)
+                started = time.monotonic()
                 if records:
                     crash_point("consumer polled")
                     await self._take(records)
                 await self._after_poll(kafka)
+                if records:  # as much time again for the others: the busier the machine, the larger the next batch
+                    await self._pause(min(time.monotonic() - started, PAUSE))
         finally:
             await kafka.stop()
 
@@ -153,6 +158,7 @@ class ConsumerLoop:
                 await progress.advance(tx.db, self.name, skipped)
         # After the reading: whoever had these partitions before may have gone on meanwhile.
         self._check_log_reaches({place: known[place] for place in assigned}, await kafka.end(assigned))
+        self._passed.clear()
         self._positions = {place: max(known[place], begin[place]) for place in assigned}
         for place, position in self._positions.items():
             kafka.seek(place, position)
@@ -224,7 +230,9 @@ class ConsumerLoop:
 
     async def _apply(self, records: Sequence[Record], poison: Poison | None = None) -> None:
         """One transaction; tried for as long as the infrastructure fails, since that says nothing of the messages."""
-        read = [poison or envelope.read(record, self._topics[record.topic]) for record in records]
+        read = [poison or self._read(record) for record in records]
+        if all(isinstance(one, Unheard) for one in read):
+            return self._pass_over(records, read)
         pause = 0.05
         while True:
             try:
@@ -238,15 +246,28 @@ class ConsumerLoop:
                 await self._pause(pause)
                 pause = min(pause * 2, 5.0)
 
-    async def _apply_once(self, records: Sequence[Record], read: Sequence[Message[Event] | Unknown | Poison]) -> None:
-        positions: dict[Place, int] = {}
-        steps: dict[Place, Step] = {}
-        for record in records:
+    def _read(self, record: Record) -> Outcome | Unheard:
+        topic, hears = self._topics[record.topic], self._subscription.hears
+        return envelope.read(record, topic) if hears is None else envelope.hear(record, topic, hears)
+
+    def _pass_over(self, records: Sequence[Record], read: Sequence[Outcome | Unheard]) -> None:
+        """Without a transaction: the database is told with the next batch, or within a second."""
+        self._passed = self._steps(records, read)
+        self._went(records, read, [])
+
+    def _steps(self, records: Sequence[Record], read: Sequence[Outcome | Unheard]) -> dict[Place, Step]:
+        """From where the database stands to behind these records, with what is passed over counted."""
+        steps = {place: replace(step) for place, step in self._passed.items()}
+        for record, outcome in zip(records, read, strict=True):
             place = (record.topic, record.partition)
-            positions[place] = record.offset + 1
             step = steps.setdefault(place, Step(self._positions[place], self._positions[place]))
             step.skipped += record.offset - step.new  # offsets that hold no message for us, if any
+            step.skipped += isinstance(outcome, (Unheard, Unknown))
             step.new = record.offset + 1
+        return steps
+
+    async def _apply_once(self, records: Sequence[Record], read: Sequence[Outcome | Unheard]) -> None:
+        steps = self._steps(records, read)
         messages = [message for message in read if isinstance(message, Message)]
         handled: list[Message[Event]] = []
         poisoned = 0
@@ -265,9 +286,7 @@ class ConsumerLoop:
                 with HANDLER_SECONDS.labels(self.name).time():
                     await self._subscription.handle(tx, handled)
             for record, outcome in zip(records, read, strict=True):
-                if isinstance(outcome, Unknown):
-                    steps[record.topic, record.partition].skipped += 1
-                elif isinstance(outcome, Poison):
+                if isinstance(outcome, Poison):
                     poisoned += 1
                     self._brake.check(poisoned)
                     steps[record.topic, record.partition].dead_lettered += 1
@@ -276,28 +295,37 @@ class ConsumerLoop:
                         service=self._wiring.service, consumer=self.name, reason=outcome.reason,
                     )  # fmt: skip
             await progress.advance(tx.db, self.name, steps)
-        self._positions.update(positions)
-        self._count(steps.values(), handled)
+        self._passed.clear()
+        self._count(steps.values())
+        self._went(records, read, handled)
 
-    def _count(self, steps: Iterable[Step], handled: Sequence[Message[Event]]) -> None:
+    def _count(self, steps: Iterable[Step]) -> None:
         for step in steps:
             for outcome in ("applied", "duplicate", "skipped", "dead_lettered"):
                 if number := getattr(step, outcome):
                     MESSAGES.labels(self.name, outcome).inc(number)
             self._brake.count(good=step.applied + step.duplicate + step.skipped, bad=step.dead_lettered)
+
+    def _went(
+        self, records: Sequence[Record], read: Sequence[Outcome | Unheard], handled: Sequence[Message[Event]]
+    ) -> None:
+        """Remember how far we are, and raise an alarm where a sequence has a gap."""
         if handled:
             oldest = min(message.recorded_at for message in handled)
             EVENT_AGE_SECONDS.labels(self.name).observe(max(0.0, (datetime.now(UTC) - oldest).total_seconds()))
-        for message in handled:  # what is remembered is bounded: this is an alarm, not a guard
-            key = (message.topic, message.key)
-            if message.sequence > self._sequences.get(key, message.sequence - 1) + 1:
-                SEQUENCE_GAPS.labels(self.name).inc()
-                log.error("gap in sequence", consumer=self.name, topic=message.topic, key=message.key,
-                          after=self._sequences[key], sequence=message.sequence)  # fmt: skip
-            self._sequences[key] = message.sequence
-            self._sequences.move_to_end(key)
-        while len(self._sequences) > 50_000:
+        for record, outcome in zip(records, read, strict=True):
+            self._positions[record.topic, record.partition] = record.offset + 1
+            if isinstance(outcome, (Message, Unheard)):
+                self._follow((record.topic, outcome.key), outcome.sequence)
+        while len(self._sequences) > 50_000:  # what is remembered is bounded: this is an alarm, not a guard
             self._sequences.popitem(last=False)
+
+    def _follow(self, key: tuple[str, str], sequence: int) -> None:
+        if sequence > (last := self._sequences.get(key, sequence - 1)) + 1:
+            SEQUENCE_GAPS.labels(self.name).inc()
+            log.error("gap in sequence", consumer=self.name, topic=key[0], key=key[1], after=last, sequence=sequence)
+        self._sequences[key] = max(sequence, last)
+        self._sequences.move_to_end(key)
 
     # -- between batches ------------------------------------------------------------------------------------------
 
@@ -305,9 +333,19 @@ class ConsumerLoop:
         now = time.monotonic()
         if now - self._committed_at >= 1.0:
             self._committed_at = now
+            await self._tell_database()
             await self._tell_kafka(kafka)
         if self._subscription.judge is not None:
             await self._judge_deadlines(kafka, self._subscription.judge, now)
+
+    async def _tell_database(self) -> None:
+        """What was passed over, when no batch followed to tell of it."""
+        if not self._passed:
+            return
+        async with self._wiring.database.transaction() as tx:
+            await progress.advance(tx.db, self.name, self._passed)
+        self._count(self._passed.values())
+        self._passed.clear()
 
     async def _tell_kafka(self, kafka: Consumer) -> None:
         """Kafka's copy of the offsets serves lag and autoscaling only; the truth is in the database."""

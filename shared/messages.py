@@ -66,6 +66,9 @@ class Topic(Generic[E]):
         classes: tuple[type[E], ...] = get_args(self.union) or (self.union,)  # pyright: ignore[reportAssignmentType]
         return {self.type_of(event): event for event in classes}
 
+    def carries(self, event: type[Event]) -> bool:
+        return event in self.events.values()
+
     def type_of(self, event: type[E]) -> str:
         return f"isthmus.{self.owner}.{event.__name__}.v1"
 

@@ -84,11 +84,11 @@ class Load:
             points = {"points": 100_000, "reason": "welcome"}
             await platform.ask("customer", "POST", f"/customers/{id_}/points", json=points, key=f"welcome/{id_}")
             self._members.append(id_)
-        warm_up, refusal = self._order("warm-up", sku=HOT), ""
+        warm_up, refusal = self._order(f"warm-up-{self.run_name}", sku=HOT), ""
         for _ in range(200):  # until the order service has heard of everything that it needs to accept an order
             answer = await platform.place(warm_up)
             if answer.status_code in (200, 201):
-                self._heard("warm-up", answer.json()["order_id"])
+                self._heard(f"warm-up-{self.run_name}", answer.json()["order_id"])
                 return
             refusal = answer.text[:300]
             await asyncio.sleep(0.2)

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from uuid import UUID, uuid4
 
+from shared.consume import Subscription
 from shared.contracts.services import all_parts
 from shared.envelope import headers_for
 from shared.events.inventory import StockReleased
@@ -62,14 +63,13 @@ class Poisoner:
     ids: set[str] = field(default_factory=set[str])
     expected: set[Place] = field(default_factory=set[Place])
     counts: dict[str, int] = field(default_factory=lambda: dict.fromkeys(KINDS, 0))
+    _consumers: Sequence[tuple[str, Subscription]] = ()
 
     async def prepare(self) -> None:
         parts_of = await asyncio.to_thread(all_parts)  # it has an event loop of its own
-        self._readers = {
-            topic.name: [f"{service}.{one.name}" for service, parts in parts_of.items()
-                         for one in parts.consumers.subscriptions if topic in one.topics]
-            for topic in (ORDERS, QUOTES, HOLDS)
-        }  # fmt: skip
+        self._consumers = [
+            (service, one) for service, parts in parts_of.items() for one in parts.consumers.subscriptions
+        ]
 
     async def inject(self, key: str, number: int) -> None:
         """One message, of the kinds in turn, under ``key``; returns when Kafka has it."""
@@ -89,8 +89,14 @@ class Poisoner:
             await producer.stop()
         self.ids.add(str(id_))
         self.counts[kind] += 1
-        for reader in self._readers[topic] if readers is None else readers:
+        for reader in self._readers(topic, type_) if readers is None else readers:
             self.expected.add((reader, topic, at.partition, at.offset))
+
+    def _readers(self, topic: str, type_: str) -> Sequence[str]:
+        return [
+            f"{service}.{one.name}" for service, one in self._consumers
+            if any(one_.name == topic for one_ in one.topics) and (one.hears is None or type_ in one.hears)
+        ]  # fmt: skip
 
 
 async def put_aside(bootstrap_servers: str) -> list[Place]:

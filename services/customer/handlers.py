@@ -49,7 +49,12 @@ def build(keyring: Keyring, masks: Masks, programme: Programme = USUAL) -> Consu
     """The consumers of a service that has these keys and terms."""
     consumers = Consumers()
 
-    @consumers.on(INTAKE, ORDERS)
+    @consumers.on(
+        INTAKE, ORDERS,
+        hears=(
+            BuyerSealed, OrderLinesCancelled, OrderSettled, OrderRejected, OrderCancelled, OrderExpired, OrderRestated,
+        ),
+    )  # fmt: skip
     async def identify_buyers(tx: Tx, batch: Batch[IntakeEvent]) -> None:
         """Answer every order with its buyer and the points it redeems, and when settled with those it earns.
 

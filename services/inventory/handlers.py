@@ -8,7 +8,16 @@ from services.inventory import store
 from services.inventory.decisions import Stock, decide, not_held
 from shared.consume import Consumers
 from shared.events.inventory import StockIssued
-from shared.events.order import OrderEvent, ParcelShipped
+from shared.events.order import (
+    OrderCancelled,
+    OrderEvent,
+    OrderExpired,
+    OrderLinesCancelled,
+    OrderPlaced,
+    OrderRejected,
+    OrderRestated,
+    ParcelShipped,
+)
 from shared.messages import Batch, Cause
 from shared.postgres import Tx
 from shared.telemetry import log
@@ -17,7 +26,10 @@ from shared.topics import HOLDS, ORDERS, STOCK
 consumers = Consumers()
 
 
-@consumers.on(ORDERS)
+@consumers.on(
+    ORDERS,
+    hears=(OrderPlaced, OrderLinesCancelled, ParcelShipped, OrderRejected, OrderCancelled, OrderExpired, OrderRestated),
+)
 async def hold_stock(tx: Tx, batch: Batch[OrderEvent]) -> None:
     """Answer every order with the stock it got, take back what ended orders held, issue what parcels took along."""
     issues: list[tuple[ParcelShipped, StockIssued]] = []

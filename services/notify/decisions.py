@@ -25,6 +25,10 @@ from shared.events.order import (
 )
 
 Heard = OrderEvent | IdentificationEvent
+HEARD = (
+    OrderPlaced, OrderConfirmed, BuyerIdentified, OrderLinesCancelled, OrderRejected, OrderCancelled, OrderExpired,
+    OrderSettled, ParcelLate, ParcelLost, ParcelRefused,
+)  # of these something follows  # fmt: skip
 
 MAX_SKUS = 100  # of one order, for what goes with it
 MARKETING = frozenset({"thank_you"})  # needs a consent that was given; all other mail one that was not withdrawn

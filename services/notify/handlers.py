@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from services.notify import products, store
-from services.notify.decisions import Heard, Rules, decide, facts
+from services.notify.decisions import HEARD, Heard, Rules, decide, facts
 from services.notify.products import ProductEvent
 from services.notify.store import Queued
 from shared.consume import Consumers
@@ -19,7 +19,7 @@ def build(rules: Rules, due: Callable[[], None] = lambda: None) -> Consumers:
     """The consumers of a service with these rules; ``due`` is called once messages have been queued."""
     consumers = Consumers()
 
-    @consumers.on(ORDERS, IDENTIFICATIONS)
+    @consumers.on(ORDERS, IDENTIFICATIONS, hears=HEARD)
     async def trigger_care(tx: Tx, batch: Batch[Heard]) -> None:
         """Say what customers are to be told of their orders, and queue the messages; stop what is no longer true."""
         book = await store.load(tx, rules, [message.event for message in batch])

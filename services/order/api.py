@@ -14,7 +14,7 @@ from pydantic import AwareDatetime, Field
 
 from services.order import bulk, intake, store, views
 from services.order.cancellations import Refusal, cancel, cancel_lines
-from services.order.intake import MAX_LINES, MAX_UNITS, Body, OrderBody
+from services.order.intake import MAX_LINES, MAX_UNITS, Body, OrderBody, Placed
 from services.order.settings import OrderSettings
 from services.order.shipping.decisions import handed_over
 from services.order.signals import signals
@@ -22,10 +22,12 @@ from services.order.views import OrderView, Summary
 from shared import idempotency, paging
 from shared.auth import Principal, requires
 from shared.commands import command_cause
+from shared.grouped import Grouped
 from shared.overload import Gate, leave
 from shared.paging import Cursor, Limit, Page
-from shared.postgres import Database
+from shared.postgres import Database, Tx
 from shared.problems import Problem
+from shared.tracing import Trace, current_trace
 
 State = Literal["placed", "paying", "confirmed", "rejected", "cancelled", "expired", "closed"]
 OPEN = frozenset({"placed", "paying"})
@@ -64,12 +66,34 @@ class Fulfilment(Body):
 def routes(database: Database, settings: OrderSettings, gate: Gate) -> Sequence[APIRouter]:
     router = APIRouter(tags=["orders"])
 
-    async def seen(order_id: UUID) -> OrderView:
+    async def look_up(order_ids: list[UUID]) -> Sequence[OrderView | None]:
         async with database.reading() as db:
-            found = await views.order(db, order_id)
-        if found is None:
+            return await views.found(db, order_ids)
+
+    looked_up = Grouped(look_up)
+
+    async def seen(order_id: UUID) -> OrderView:
+        if (found := await looked_up(order_id)) is None:
             raise not_found(order_id)
         return found
+
+    async def place_all(asked: list[tuple[OrderBody, Trace]]) -> Sequence[Placed | Problem]:
+        async with gate.turn(), database.transaction() as tx:
+            return await _place(tx, [body for body, _ in asked], settings, [trace for _, trace in asked])
+
+    placed_with_others = Grouped(place_all)
+
+    async def place_keyed(body: OrderBody, subject: str, key: str, trace: Trace) -> Placed:
+        print_ = intake.fingerprint(body, settings.fingerprint_key)
+        async with gate.turn(), database.transaction() as tx:
+            known = await idempotency.first_answer(tx, subject, key, print_)
+            if known is not None:
+                return Placed(UUID(known["order_id"]), new=False)
+            (outcome,) = await _place(tx, [body], settings, [trace])
+            if isinstance(outcome, Problem):
+                raise outcome
+            await idempotency.remember(tx, subject, key, 201, {"order_id": str(outcome.order_id)})
+            return outcome
 
     @router.post(
         "/orders", status_code=201, summary="Place an order; 200 when the same one was placed before",
@@ -80,22 +104,11 @@ def routes(database: Database, settings: OrderSettings, gate: Gate) -> Sequence[
         idempotency_key: OptionalKey = None, prefer: Prefer = None,
     ) -> OrderView:  # fmt: skip
         intake.check_scopes(body, principal)
-        async with gate.turn(), database.transaction() as tx:
-            print_ = intake.fingerprint(body, settings.fingerprint_key)
-            known = await idempotency.first_answer(tx, principal.subject, idempotency_key, print_)
-            if known is not None:
-                placed = intake.Placed(UUID(known["order_id"]), new=False)
-            else:
-                (problem,) = await intake.check_items(tx, [body])
-                if problem is not None:
-                    raise problem
-                (outcome,) = await intake.place(tx, [body], settings)
-                if isinstance(outcome, Problem):
-                    raise outcome
-                placed = outcome
-                await idempotency.remember(
-                    tx, principal.subject, idempotency_key, 201, {"order_id": str(placed.order_id)}
-                )
+        trace = current_trace.get() or Trace.new()
+        if idempotency_key is None:
+            placed = await placed_with_others((body, trace))
+        else:
+            placed = await place_keyed(body, principal.subject, idempotency_key, trace)
         gate.added(placed.new)
         response.status_code = 201 if placed.new else 200
         response.headers["Location"] = f"/orders/{placed.order_id}"
@@ -167,6 +180,18 @@ def routes(database: Database, settings: OrderSettings, gate: Gate) -> Sequence[
 
     router.include_router(bulk.routes(database, settings, gate))
     return (router,)
+
+
+async def _place(
+    tx: Tx, bodies: Sequence[OrderBody], settings: OrderSettings, traces: Sequence[Trace]
+) -> list[Placed | Problem]:
+    problems = await intake.check_items(tx, bodies)
+    known = [number for number, problem in enumerate(problems) if problem is None]
+    outcomes: dict[int, Placed | Problem] = {n: problem for n, problem in enumerate(problems) if problem is not None}
+    if known:
+        placed = await intake.place(tx, [bodies[n] for n in known], settings, [traces[n] for n in known])
+        outcomes |= dict(zip(known, placed, strict=True))
+    return [outcomes[number] for number in range(len(bodies))]
 
 
 async def cancel_once(

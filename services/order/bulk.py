@@ -25,6 +25,7 @@ from shared.overload import Gate
 from shared.postgres import Database, is_infrastructure
 from shared.problems import Problem, invalid
 from shared.telemetry import log
+from shared.tracing import Trace, current_trace
 
 CHUNK = 100
 MAX_ROWS = 50_000
@@ -142,6 +143,7 @@ async def _outcomes(
     rows: Sequence[Row], database: Database, settings: OrderSettings, *, stop: bool
 ) -> list[Placed | Problem]:
     outcomes: dict[int, Placed | Problem] = {row.number: row.body for row in rows if isinstance(row.body, Problem)}
+    trace = current_trace.get() or Trace.new()
     try:
         async with database.transaction() as tx:
             good = [(row.number, row.body) for row in rows if isinstance(row.body, OrderBody)]
@@ -152,7 +154,7 @@ async def _outcomes(
                 outcomes |= {row.number: _SKIPPED for row in rows if row.number > first}
             accepted = [(number, body) for number, body in good if number not in outcomes]
             if accepted:
-                placed = await intake.place(tx, [body for _, body in accepted], settings)
+                placed = await intake.place(tx, [body for _, body in accepted], settings, [trace] * len(accepted))
                 for (number, _), one in zip(accepted, placed, strict=True):
                     if stop and isinstance(one, Problem):
                         raise _NotPlacedError(number, one)

@@ -29,7 +29,7 @@ from shared.postgres import Tx
 from shared.problems import Problem
 from shared.sealing import Buyer, Recipient, SealedBuyer, seal
 from shared.topics import INTAKE, ORDERS
-from shared.tracing import Trace, current_trace
+from shared.tracing import Trace
 
 MAX_LINES = 2_000
 MAX_UNITS = 1_000_000
@@ -159,13 +159,14 @@ INSERT_ORDERS = """
 INSERT INTO orders (order_id, channel, external_reference, fingerprint, partition, state, version, customer_id,
                     currency, expected_total, prepaid, payment_token, request, placed_at, fulfilment, channel_fee,
                     traceparent, deadline_at)
-SELECT n.*, $15, now() + $16 * interval '1 second'
+SELECT n.*, now() + $16 * interval '1 second'
 FROM (SELECT order_id, channel, reference, fingerprint, partition, 'placed', 1, customer_id, currency, expected_total,
-             prepaid, token, request, placed_at, fulfilment, fee
+             prepaid, token, request, placed_at, fulfilment, fee, traceparent
       FROM unnest($1::uuid[], $2::text[], $3::text[], $4::bytea[], $5::smallint[], $6::uuid[], $7::text[],
-                  $8::numeric[], $9::bool[], $10::text[], $11::jsonb[], $12::timestamptz[], $13::text[], $14::numeric[])
+                  $8::numeric[], $9::bool[], $10::text[], $11::jsonb[], $12::timestamptz[], $13::text[], $14::numeric[],
+                  $15::text[])
            AS n (order_id, channel, reference, fingerprint, partition, customer_id, currency, expected_total, prepaid,
-                 token, request, placed_at, fulfilment, fee)) AS n
+                 token, request, placed_at, fulfilment, fee, traceparent)) AS n
 ORDER BY n.channel, n.reference, n.order_id -- of two in one batch the first is placed
 ON CONFLICT (channel, external_reference) DO NOTHING RETURNING order_id
 """
@@ -212,7 +213,9 @@ async def check_items(tx: Tx, bodies: Sequence[OrderBody]) -> list[Problem | Non
     return [problem(body) for body in bodies]
 
 
-async def place(tx: Tx, bodies: Sequence[OrderBody], settings: OrderSettings) -> list[Placed | Problem]:
+async def place(
+    tx: Tx, bodies: Sequence[OrderBody], settings: OrderSettings, traces: Sequence[Trace]
+) -> list[Placed | Problem]:
     """Record orders, all in one transaction; per order what became of it. SKUs and scopes were checked before.
 
     The same reference with the same body finds the first order; with another body it is a 409.
@@ -221,7 +224,7 @@ async def place(tx: Tx, bodies: Sequence[OrderBody], settings: OrderSettings) ->
     if key is None:
         raise Problem(503, "Not ready", "the customer service has not published a sealing key yet",
                       headers={"Retry-After": "2"})  # fmt: skip
-    now, trace = datetime.now(UTC), current_trace.get() or Trace.new()
+    now = datetime.now(UTC)
     prints = [fingerprint(body, settings.fingerprint_key) for body in bodies]
     events = [_event(body, UUID(str(uuid_utils.uuid7())), body.placed_at or now) for body in bodies]
     rows = [
@@ -231,14 +234,14 @@ async def place(tx: Tx, bodies: Sequence[OrderBody], settings: OrderSettings) ->
             body.payment.token if isinstance(body.payment, CardBody) else None,
             event.model_dump(mode="json", include=REQUEST, exclude_none=True),
             event.occurred_at, body.fulfilment or "carrier",
-            (body.payment.fee if isinstance(body.payment, PrepaidBody) else None) or Decimal(0),
+            (body.payment.fee if isinstance(body.payment, PrepaidBody) else None) or Decimal(0), str(trace),
         )
-        for body, event, print_ in zip(bodies, events, prints, strict=True)
+        for body, event, print_, trace in zip(bodies, events, prints, traces, strict=True)
     ]  # fmt: skip
     columns = [list(column) for column in zip(*rows, strict=True)]
-    inserted = await tx.db.fetch(INSERT_ORDERS, *columns, str(trace), settings.answer_deadline)
+    inserted = await tx.db.fetch(INSERT_ORDERS, *columns, settings.answer_deadline)
     new = {row["order_id"] for row in inserted}
-    await _announce(tx, [(b, e) for b, e in zip(bodies, events, strict=True) if e.order_id in new], key, trace)
+    await _announce(tx, [one for one in zip(bodies, events, traces, strict=True) if one[1].order_id in new], key)
     known = await _existing(tx, [b for b, e in zip(bodies, events, strict=True) if e.order_id not in new])
     return [
         Placed(event.order_id, new=True) if event.order_id in new else _same(body, print_, known)
@@ -246,13 +249,11 @@ async def place(tx: Tx, bodies: Sequence[OrderBody], settings: OrderSettings) ->
     ]
 
 
-async def _announce(
-    tx: Tx, placed: Sequence[tuple[OrderBody, OrderPlaced]], key: knowledge.SealingKey, trace: Trace
-) -> None:
+async def _announce(tx: Tx, placed: Sequence[tuple[OrderBody, OrderPlaced, Trace]], key: knowledge.SealingKey) -> None:
     if not placed:
         return
     sealed: list[str] = []
-    for body, event in placed:
+    for body, event, trace in placed:
         content = SealedBuyer(order_id=event.order_id, buyer=body.buyer, recipient=body.recipient, note=body.note)
         sealed.append(seal(key.public_key, content))
         cause = Cause(id=event.order_id, correlation_id=str(event.order_id), trace=trace)
@@ -262,9 +263,9 @@ async def _announce(
             points=body.points, key_id=key.key_id, sealed=sealed[-1],
         )  # fmt: skip
         tx.publish(INTAKE, box, cause=cause, sequence=1)
-    ids = [event.order_id for _, event in placed]
+    ids = [event.order_id for _, event, _ in placed]
     await tx.db.execute(INSERT_SEALED, ids, [key.key_id] * len(ids), sealed)
-    await store.write_timeline(tx, [(event, 1, event.order_id) for _, event in placed])
+    await store.write_timeline(tx, [(event, 1, event.order_id) for _, event, _ in placed])
 
 
 async def _existing(tx: Tx, bodies: Sequence[OrderBody]) -> dict[tuple[str, str], tuple[UUID, bytes]]:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
-import httpx2
 from pydantic import BaseModel
 from standardwebhooks import Webhook
+
+from shared.http import Answer, HttpClient, HttpError
 
 
 class _Notice(BaseModel):
@@ -20,29 +21,26 @@ class MerchantClient:
     def __init__(self, url: str, api_key: str, webhook_secret: str, timeout: float, unknown: type[Exception]):
         self._unknown = unknown
         self._webhook = Webhook(webhook_secret)
-        self._http = httpx2.AsyncClient(
-            base_url=url, headers={"Authorization": f"Bearer {api_key}"}, timeout=timeout,
-            limits=httpx2.Limits(max_connections=100, max_keepalive_connections=50),
-        )  # fmt: skip
+        self._http = HttpClient(url, headers={"Authorization": f"Bearer {api_key}"}, timeout=timeout)
 
     async def close(self) -> None:
-        await self._http.aclose()
+        await self._http.close()
 
-    async def call(self, method: str, path: str, *, key: str | None = None, **request: Any) -> httpx2.Response:
+    async def call(self, method: str, path: str, *, key: str | None = None, **request: Any) -> Answer:
         """The answer: a success, or a no that means something to the caller; ``key`` is the idempotency key."""
         headers = {"Idempotency-Key": key} if key else {}
         try:
             answer = await self._http.request(method, path, headers=headers, **request)
-        except httpx2.HTTPError as error:
-            raise self._unknown(f"{method} {path}: {type(error).__name__} {error}") from error
+        except HttpError as error:
+            raise self._unknown(str(error)) from error
         if answer.status_code >= 500 or answer.status_code in (401, 403, 408, 425, 429):
             raise self._unknown(f"{method} {path}: {answer.status_code}")
         return answer
 
-    def check(self, answer: httpx2.Response) -> None:
+    def check(self, answer: Answer) -> None:
         """Raise ``unknown`` unless the answer is a success."""
         if not answer.is_success:
-            raise self._unknown(f"{answer.request.method} {answer.request.url.path}: {answer.status_code}")
+            raise self._unknown(f"{answer.asked}: {answer.status_code}")
 
     def notice(self, headers: dict[str, str], body: bytes, kind: str) -> dict[str, Any] | None:
         """What a notice of this kind speaks of, None for another kind; raises the libraries' errors on a forgery."""

@@ -81,7 +81,7 @@ def routes(database: Database) -> APIRouter:
             log.warning("cancelled by an operator", order_id=str(order_id), by=principal.subject, reason=body.reason,
                         cause=str(cause))  # fmt: skip
         async with database.reading() as db:
-            found = await views.order(db, order_id)
+            (found,) = await views.found(db, [order_id])
         assert found is not None
         response.status_code = 202 if found.cancellation_pending else 200
         return found

@@ -113,7 +113,7 @@ SELECT order_id FROM orders WHERE settled AND state = 'confirmed' AND changed_at
 ORDER BY changed_at LIMIT $1
 """
 
-ORDER_OF_PAYMENT = "SELECT order_id FROM payments WHERE payment_id = $1"
+ORDERS_OF_PAYMENTS = "SELECT payment_id, order_id FROM payments WHERE payment_id = ANY($1::uuid[])"
 
 
 NOT_IN_TIMELINE = {"order_id", "occurred_at", "lines", "items", "allocations"}
@@ -127,6 +127,7 @@ class Orders:
     by_id: dict[UUID, Order]
     traces: dict[UUID, Trace] = field(default_factory=dict[UUID, Trace])
     deadlines: dict[UUID, datetime | None] = field(default_factory=dict[UUID, "datetime | None"])
+    sealed: set[UUID] = field(default_factory=set[UUID])  # their buyer's data may still lie sealed
     heard: set[UUID] = field(default_factory=set[UUID])  # their legs changed
     events: list[tuple[OrderEvent, int, UUID]] = field(default_factory=list[tuple[OrderEvent, int, UUID]])
     extend: dict[UUID, int] = field(default_factory=dict[UUID, int])  # new deadline, in seconds from now
@@ -176,6 +177,7 @@ async def load(tx: Tx, order_ids: Iterable[UUID], *, with_lines: bool = False) -
         orders,
         {row["order_id"]: Trace.parse(row["traceparent"]) for row in rows},
         {row["order_id"]: row["deadline_at"] for row in rows},
+        {order.order_id for order in orders.values() if not (order.identified or order.state in ENDED)},
         parcels=await shipping.load(tx, shipped) if shipped else {},
     )
 
@@ -221,7 +223,8 @@ async def save(tx: Tx, orders: Orders) -> None:
     await ledger.append(tx, orders.postings)
     if await shipping.save(tx, changed, orders.parcels):
         tx.after_commit(signals.parcels_due)
-    done = [order.order_id for order in changed if order.identified or order.state in ENDED]
+    opened = [order for order in changed if order.order_id in orders.sealed]
+    done = [order.order_id for order in opened if order.identified or order.state in ENDED]
     if done:
         await tx.db.execute(DROP_SEALED, done)
     settled = [order.order_id for order in changed if order.state not in ("placed", "paying")]
@@ -317,8 +320,10 @@ async def overdue(tx: Tx, until: datetime, partitions: Sequence[int], limit: int
     return [row["order_id"] for row in await tx.db.fetch(OVERDUE, until, partitions, limit)]
 
 
-async def order_of_payment(tx: Tx, payment_id: UUID) -> UUID | None:
-    return await tx.db.fetchval(ORDER_OF_PAYMENT, payment_id)
+async def orders_of_payments(tx: Tx, payment_ids: Sequence[UUID]) -> dict[UUID, UUID]:
+    """By payment; those that nobody knows are absent."""
+    rows = await tx.db.fetch(ORDERS_OF_PAYMENTS, payment_ids)
+    return {row["payment_id"]: row["order_id"] for row in rows}
 
 
 def _columns(rows: Sequence[Sequence[Any]]) -> list[list[Any]]:

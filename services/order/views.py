@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import time
+from collections import defaultdict
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from decimal import Decimal
@@ -22,23 +24,23 @@ SELECT o.order_id, o.channel, o.external_reference, o.state, o.reason, o.version
        o.identified, o.held, o.deadline_at, o.placed_at, o.recorded_at,
        o.fulfilment, o.cancellation, o.settled,
        p.payment_id, p.provider, p.amount, p.state AS payment_state, p.captured, p.refunded, p.redirect_url
-FROM orders o LEFT JOIN payments p USING (order_id) WHERE o.order_id = $1
+FROM orders o LEFT JOIN payments p USING (order_id) WHERE o.order_id = ANY($1::uuid[])
 """
 
 # Own steps by sequence; what the customer was told is sorted in by when that was heard of.
 TIMELINE = """
-SELECT sequence, type, cause, detail, occurred_at, recorded_at FROM
-    (SELECT sequence, type, cause, detail, occurred_at, recorded_at, recorded_at AS place FROM timeline
-     WHERE order_id = $1
+SELECT order_id, sequence, type, cause, detail, occurred_at, recorded_at FROM
+    (SELECT order_id, sequence, type, cause, detail, occurred_at, recorded_at FROM timeline
+     WHERE order_id = ANY($1::uuid[])
      UNION ALL
-     SELECT NULL, type, cause, detail || jsonb_build_object('care', sequence), occurred_at, recorded_at, recorded_at
-     FROM care_steps WHERE order_id = $1) AS steps
-ORDER BY place, sequence
+     SELECT order_id, NULL, type, cause, detail || jsonb_build_object('care', sequence), occurred_at, recorded_at
+     FROM care_steps WHERE order_id = ANY($1::uuid[])) AS steps
+ORDER BY recorded_at, sequence
 """
 
 PARCELS = """
-SELECT number, warehouse, items, state, carrier, tracking, promised_at, late FROM parcels WHERE order_id = $1
-ORDER BY number
+SELECT order_id, number, warehouse, items, state, carrier, tracking, promised_at, late FROM parcels
+WHERE order_id = ANY($1::uuid[]) ORDER BY number
 """
 
 LIST = """
@@ -144,10 +146,18 @@ class OrderView(Summary):
     timeline: list[Step]
 
 
-async def order(db: Connection, order_id: UUID) -> OrderView | None:
-    row = await db.fetchrow(ORDER, order_id)
-    if row is None:
-        return None
+async def found(db: Connection, order_ids: Sequence[UUID]) -> list[OrderView | None]:
+    """An order for each id, None where there is none."""
+    rows = {row["order_id"]: row for row in await db.fetch(ORDER, order_ids)}
+    steps, parcels = defaultdict[UUID, list[Row]](list), defaultdict[UUID, list[Row]](list)
+    for step in await db.fetch(TIMELINE, order_ids):
+        steps[step["order_id"]].append(step)
+    for parcel in await db.fetch(PARCELS, order_ids):
+        parcels[parcel["order_id"]].append(parcel)
+    return [_view(rows[id_], steps[id_], parcels[id_]) if id_ in rows else None for id_ in order_ids]
+
+
+def _view(row: Row, steps: Sequence[Row], parcels: Sequence[Row]) -> OrderView:
     priced = {line["line"]: line for line in row["priced_lines"] or ()}
     cancelled = row["cancelled_lines"]
     lines = [
@@ -167,14 +177,14 @@ async def order(db: Connection, order_id: UUID) -> OrderView | None:
     waiting = {"placed": [leg for leg, there in legs.items() if not there], "paying": ["payment"]}
     timeline = [
         Step(**step, after_ms=round((step["recorded_at"] - row["recorded_at"]).total_seconds() * 1000, 1))
-        for step in await db.fetch(TIMELINE, order_id)
+        for step in steps
     ]
     return OrderView(
         **_summary(row), version=row["version"], recipient_id=row["recipient_id"],
         expected_total=row["expected_total"], quote_id=row["request"].get("quote_id"),
         waiting_for=waiting.get(row["state"], []), deadline_at=row["deadline_at"],
         lines=lines, payment=payment, fulfilment=row["fulfilment"],
-        parcels=[ParcelView(**parcel) for parcel in await db.fetch(PARCELS, order_id)],
+        parcels=[ParcelView(**parcel) for parcel in parcels],
         cancellation_pending=row["cancellation"] is not None, settled=row["settled"], timeline=timeline,
     )  # fmt: skip
 

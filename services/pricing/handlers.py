@@ -9,7 +9,15 @@ from services.pricing.decisions import decide
 from shared.consume import Consumers
 from shared.events.customer import CustomerEvent, CustomerRegistered, TierChanged
 from shared.events.inventory import ItemEvent, ItemRegistered
-from shared.events.order import OrderEvent
+from shared.events.order import (
+    OrderCancelled,
+    OrderConfirmed,
+    OrderEvent,
+    OrderExpired,
+    OrderPlaced,
+    OrderRejected,
+    OrderRestated,
+)
 from shared.events.pricing import DemandEvent
 from shared.messages import Batch
 from shared.postgres import Tx
@@ -18,7 +26,7 @@ from shared.topics import CUSTOMERS, DEMAND, ITEMS, ORDERS, QUOTES
 consumers = Consumers()
 
 
-@consumers.on(ORDERS)
+@consumers.on(ORDERS, hears=(OrderPlaced, OrderConfirmed, OrderRejected, OrderCancelled, OrderExpired, OrderRestated))
 async def price_orders(tx: Tx, batch: Batch[OrderEvent]) -> None:
     """Answer every order with what it costs, and take back the coupon's use and the quote that an ended order held."""
     book = await store.load(tx, [message.event for message in batch])

@@ -70,11 +70,12 @@ class Fed:
     topics: Sequence[Topic[Any]]
     name: str = "fed"
     service: str = "test"
+    hears: frozenset[str] | None = None
     loop: ConsumerLoop = field(init=False)
 
     def __post_init__(self) -> None:
         own = wiring(self.database, service=self.service)
-        self.loop = ConsumerLoop(Subscription(self.name, self.topics, self.handle), own)
+        self.loop = ConsumerLoop(Subscription(self.name, self.topics, self.handle, hears=self.hears), own)
 
     async def start(self) -> Fed:
         """Take up where the database says it was left, as after an assignment of partitions 0 and 1."""

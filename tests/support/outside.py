@@ -14,7 +14,6 @@ from decimal import Decimal
 from typing import Any, Literal, TypeVar
 from uuid import UUID
 
-import httpx2
 import orjson
 from pydantic import TypeAdapter
 
@@ -24,6 +23,7 @@ from services.order.shipping.carrier import CarrierRefusedError, CarrierUnavaila
 from services.order.shipping.decisions import Booking, ParcelReport
 from services.order.state import Parcel
 from shared.clients import ServiceClient, UnavailableError
+from shared.http import Answer
 from shared.money import round_money
 
 T = TypeVar("T")
@@ -281,13 +281,13 @@ class AddressBook(ServiceClient):
     """The customer service, asked where a parcel goes; it may be ``away``."""
 
     away: bool = False
-    _answer: httpx2.Response = field(
-        default_factory=lambda: httpx2.Response(
-            200, json={"name": "Anna Ash", "street": "Elm Row 1", "city": "Ulm", "country": "DE"}
+    _answer: Answer = field(
+        default_factory=lambda: Answer(
+            "GET", 200, b'{"name": "Anna Ash", "street": "Elm Row 1", "city": "Ulm", "country": "DE"}'
         )
     )
 
-    async def get(self, path: str, **params: str) -> httpx2.Response:
+    async def get(self, path: str, **params: str) -> Answer:
         if self.away:
             raise UnavailableError(path)
         return self._answer

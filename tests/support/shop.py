@@ -29,6 +29,7 @@ from shared.health import Health
 from shared.overload import Gate, Limits
 from shared.postgres import Database
 from shared.topics import HOLDS, IDENTIFICATIONS, QUOTES
+from shared.tracing import Trace
 from tests.support.http import ISSUER, Issuer, client_of, listening
 from tests.support.kernel import deliver, message, rows
 from tests.support.orders import held, identified, priced
@@ -75,7 +76,7 @@ async def open_shop(database: Database) -> None:
 async def place(database: Database, *bodies: dict[str, Any]) -> list[UUID]:
     asked = [OrderBody.model_validate(one) for one in bodies]
     async with database.transaction() as tx:
-        outcomes = await intake.place(tx, asked, SETTINGS)
+        outcomes = await intake.place(tx, asked, SETTINGS, [Trace.new()] * len(asked))
     assert all(isinstance(one, Placed) for one in outcomes)
     return [one.order_id for one in outcomes if isinstance(one, Placed)]
 

@@ -5,13 +5,13 @@ from __future__ import annotations
 from decimal import Decimal
 from uuid import UUID
 
-import httpx2
 from pydantic import BaseModel, ValidationError
 from standardwebhooks.webhooks import WebhookVerificationError
 
 from services.order.merchant_client import MerchantClient
 from services.order.payments.decisions import PaymentReport
 from services.order.payments.provider import UnknownOutcomeError
+from shared.http import Answer
 
 PAGE = 200
 
@@ -87,13 +87,13 @@ class SandboxProvider:
         except (WebhookVerificationError, ValidationError) as error:
             raise ValueError(f"not a notice of the provider: {error}") from error
 
-    def _payment(self, answer: httpx2.Response) -> _Payment:
+    def _payment(self, answer: Answer) -> _Payment:
         self._client.check(answer)
         return _Payment.model_validate_json(answer.content)
 
 
-def _title(answer: httpx2.Response) -> str:
+def _title(answer: Answer) -> str:
     try:
         return str(answer.json().get("title", "refused"))
     except (ValueError, AttributeError) as error:
-        raise UnknownOutcomeError(f"{answer.request.url.path}: {answer.status_code} without a reason") from error
+        raise UnknownOutcomeError(f"{answer.asked}: {answer.status_code} without a reason") from error

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from decimal import Decimal
 from uuid import UUID, uuid5
@@ -131,9 +131,11 @@ async def apply(database: Database, outcomes: list[Outcome]) -> None:
         for outcome in outcomes:
             order = orders.by_id[outcome.order_id]
             if outcome.report is not None:
+                before = replace(order.payment) if order.payment else None
                 events = settle(order, outcome.report, now)
                 said = f"payment/{outcome.report.status}"
-                orders.heard.add(order.order_id)
+                if order.payment != before:
+                    orders.heard.add(order.order_id)
             else:
                 assert outcome.refund_id is not None
                 events = refunded(order, outcome.refund_id, now)

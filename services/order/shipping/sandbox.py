@@ -6,7 +6,6 @@ from datetime import datetime
 from decimal import Decimal
 from typing import TypeVar
 
-import httpx2
 from pydantic import BaseModel, ValidationError
 from standardwebhooks.webhooks import WebhookVerificationError
 
@@ -14,6 +13,7 @@ from services.order.merchant_client import MerchantClient
 from services.order.shipping.carrier import CarrierRefusedError, CarrierUnavailableError, Recipient
 from services.order.shipping.decisions import Booking, ParcelReport
 from services.order.state import Parcel
+from shared.http import Answer
 
 M = TypeVar("M", bound=BaseModel)
 
@@ -101,14 +101,14 @@ class SandboxCarrier:
             raise ValueError("not a notice of the carrier") from error  # without its content, which is personal
 
 
-def _read(model: type[M], answer: httpx2.Response) -> M:
+def _read(model: type[M], answer: Answer) -> M:
     try:
         return model.model_validate_json(answer.content)
     except ValidationError:  # not shown: it may hold what is personal
-        raise CarrierUnavailableError(f"{answer.request.url.path}: not an answer of the carrier") from None
+        raise CarrierUnavailableError(f"{answer.asked}: not an answer of the carrier") from None
 
 
-def _title(answer: httpx2.Response) -> str:
+def _title(answer: Answer) -> str:
     try:
         return str(answer.json().get("title", ""))
     except (ValueError, AttributeError):

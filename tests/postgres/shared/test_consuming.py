@@ -14,7 +14,7 @@ import pytest
 from services.inventory.handlers import hold_stock
 from shared import brake
 from shared.brake import BrakedError
-from shared.events.order import OrderEvent, OrderPlaced
+from shared.events.order import OrderClosed, OrderEvent, OrderPlaced
 from shared.messages import Batch
 from shared.postgres import Database, Tx
 from shared.progress import FencedError
@@ -101,6 +101,30 @@ async def test_an_event_that_the_relay_sent_twice_takes_effect_once(database: Da
     await loop.take(order_record(1, 2, id=once))
     assert noted.batches == [[order_id(1)]]
     assert await account(database) == {"applied": 1, "duplicate": 2}
+
+
+async def test_what_is_not_heard_is_passed_over_and_counted_with_the_next_batch(database: Database):
+    noted = Noted()
+    loop = await Fed(database, noted.note, [ORDERS], hears=frozenset({ORDERS.type_of(OrderPlaced)})).start()
+    unheard = record(ORDERS, OrderClosed(occurred_at=datetime.now(UTC), order_id=order_id(7)), 0)
+    await loop.take(unheard)
+    assert await account(database) == {}  # no transaction for it
+    await loop.take(order_record(1, 1))
+    assert noted.batches == [[order_id(1)]]
+    assert await account(database) == {"applied": 1, "skipped": 1}
+    assert await value(database, "SELECT count(*) FROM inbox") == 1
+
+
+async def test_what_is_not_heard_is_told_to_the_database_soon_even_when_nothing_follows(database: Database):
+    noted = Noted()
+    loop = await Fed(database, noted.note, [ORDERS], hears=frozenset({ORDERS.type_of(OrderPlaced)})).start()
+    closed = OrderClosed(occurred_at=datetime.now(UTC), order_id=order_id(7))
+    await loop.take(record(ORDERS, closed, 0), record(ORDERS, closed, 1))
+    await loop.loop._tell_database()
+    await loop.loop._tell_database()
+    assert await account(database) == {"skipped": 2}
+    await loop.take(order_record(1, 2))
+    assert await account(database) == {"applied": 1, "skipped": 2}
 
 
 async def test_a_batch_delivered_again_changes_nothing(database: Database):
