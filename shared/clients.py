@@ -19,6 +19,10 @@ class UnavailableError(Exception):
     """No clear answer came: the other service, or the issuer, is away. The same question may be asked again."""
 
 
+class UnansweredError(UnavailableError):
+    """No answer came at all: it was not the question."""
+
+
 class CallerSettings(Settings):
     """Settings of a service that calls others."""
 
@@ -67,7 +71,7 @@ class ServiceClient:
         try:
             return await self._http.request(method, path, headers=headers, **request)
         except HttpError as error:
-            raise UnavailableError(str(error)) from error
+            raise UnansweredError(str(error)) from error
 
     async def _bearer(self) -> str:
         if time.monotonic() >= self._until:
@@ -89,4 +93,4 @@ class ServiceClient:
             self._token = str(said["access_token"])
             self._until = time.monotonic() + max(1.0, float(said.get("expires_in", 60)) - EARLY_SECONDS)
         except (HttpError, ValueError, KeyError, TypeError) as error:
-            raise UnavailableError(f"no token from the issuer: {type(error).__name__} {error}") from error
+            raise UnansweredError(f"no token from the issuer: {type(error).__name__} {error}") from error

@@ -2,10 +2,17 @@
 
 from __future__ import annotations
 
+from typing import Annotated
 from uuid import uuid4
+
+from fastapi import Header
 
 from shared.messages import Cause
 from shared.tracing import Trace, current_trace
+
+_KEY = Header(min_length=1, max_length=200, description="sent again, finds the first answer")
+IdempotencyKey = Annotated[str, _KEY]
+OptionalKey = Annotated[str | None, _KEY]
 
 
 def command_cause(correlation_id: str | None = None) -> Cause:

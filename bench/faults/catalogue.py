@@ -5,8 +5,11 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import itertools
+import statistics
 from collections.abc import Sequence
 from typing import get_args
+
+import psutil
 
 from bench.faults.crashes import crash, every_point_was_hit, logs
 from bench.faults.load import Kind
@@ -139,11 +142,35 @@ async def bad_webhooks(scene: Scene) -> None:
     await scene.sleep(600)
 
 
+async def crowd(scene: Scene) -> None:
+    """More orders than can be done in time; meanwhile the order process is weighed."""
+    weights: list[float] = []
+    while await scene.sleep(0.5):
+        if pid := scene.stack.pid("order"):
+            weights.append(psutil.Process(pid).memory_full_info().uss / 1_048_576)
+    third = max(1, len(weights) // 3)
+    scene.facts["MiB of order"] = [round(statistics.mean(part), 1) for part in (weights[:third], weights[-third:])]
+
+
+async def refused_in_time(scene: Scene) -> Sequence[str]:
+    """What was too much was refused and told when to come again, and did not pile up in memory."""
+    told, (first, last) = scene.load.told, scene.facts["MiB of order"]
+    wrong: list[str] = []
+    if not told.answers[503]:
+        wrong.append("nothing was refused: this was no crowd")
+    if told.curt:
+        wrong.append(f"{told.curt} refusals did not say when to come again")
+    if last - first > GROWTH:
+        wrong.append(f"the order process grew by {last - first:.0f} MiB")
+    return wrong
+
+
 async def nothing(scene: Scene) -> None:
     """The orders themselves are the fault."""
     await scene.sleep(600)
 
 
+GROWTH = 40.0  # MiB, from the first to the last third: what allocators and bounded caches come to while they fill
 PAUSED = ("order", "inventory", "pricing")
 LATE = Kind(tokens=(("tok_slow", 0.1),))
 UNKNOWN = Kind(tokens=(("tok_lost", 0.02), ("tok_drop", 0.02), ("tok_timeout", 0.01)))
@@ -163,7 +190,7 @@ FAULTS = {
         Fault("kill-postgres", "kill -9 of Postgres, five times", kill_postgres, orders=20_000, rate=100),
         Fault("pause-kafka", "Kafka stands still for 15 s", pause_kafka, in_small=False),
         Fault("commit-replies", "1 % of the replies to COMMIT are lost", drop_commit_replies, proxied=True),
-        Fault("cut-links", "each link is cut for 20 s, one way or both", cut_links, rate=12, proxied=True),
+        Fault("cut-links", "each link is cut for 20 s, one way or both", cut_links, rate=10, proxied=True),
         Fault("full-disk-postgres", "Postgres's disk is full for 15 s", fill_disk, disk="postgres"),
         Fault("full-disk-kafka", "Kafka's disk is full for 15 s", fill_disk, disk="kafka"),
         Fault(
@@ -175,6 +202,11 @@ FAULTS = {
         ),
         Fault(
             "unknown-outcome", "5 % of payments have an unknown outcome", nothing, kind=UNKNOWN, in_small=False
+        ),
+        Fault(
+            "overload", "several times more orders than can be done in time", crowd, orders=4000, rate=300,
+            kind=Kind(bulk=0.2), env={"order": {"ISTHMUS_MAX_OPEN_ORDERS": "1000"}}, in_small=False,
+            afterwards=(refused_in_time,),
         ),
         Fault("read-again", "afterwards all offsets are reset to 0", nothing, afterwards=(read_again,), in_small=False),
     )

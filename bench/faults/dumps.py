@@ -5,8 +5,8 @@ from __future__ import annotations
 from bench.platform import SERVICES, database
 from deploy.local.stack import Stack
 
-# What says how far somebody has read or sent, rather than what is so.
-BOOKKEEPING = ("consumer_offsets", "relayed", "reconciliation")
+# What says how far somebody has read, sent or looked, rather than what is so.
+BOOKKEEPING = ("consumer_offsets", "relayed", "reconciliation_walks", "payments_seen")
 TABLES = """
 SELECT relname FROM pg_class WHERE relkind = 'r' AND relnamespace = 'public'::regnamespace
 AND NOT relispartition AND relname <> ALL($1) ORDER BY 1

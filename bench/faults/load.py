@@ -52,6 +52,7 @@ class Told:
     different: list[str] = field(default_factory=list[str])  # references told of as two orders
     refused: list[str] = field(default_factory=list[str])  # for good
     slowest: float = 0.0  # seconds until told
+    curt: int = 0  # requests told to come again, and not when
 
 
 class Load:
@@ -151,6 +152,7 @@ class Load:
                     self.told.refused.append(f"{order['external_reference']}: {answer.text[:200]}")
                     return None
             self.told.again += 1
+            self.told.curt += answer is not None and "Retry-After" not in answer.headers
             asked = pause_of(answer) if answer is not None and "Retry-After" in answer.headers else pause
             await asyncio.sleep(asked * (0.5 + random.random()))
             pause = min(pause * 2, 3.0)

@@ -15,6 +15,8 @@ URLS = {  # the proxy: whose address of what leads through it
     "order-payments": ("order", "ISTHMUS_PAYMENTS_URL"),
     "order-carrier": ("order", "ISTHMUS_CARRIER_URL"),
     "order-customer": ("order", "ISTHMUS_CUSTOMER_URL"),
+    "order-inventory": ("order", "ISTHMUS_INVENTORY_URL"),
+    "order-pricing": ("order", "ISTHMUS_PRICING_URL"),
     "notify-customer": ("notify", "ISTHMUS_CUSTOMER_URL"),
     "notify-mail": ("notify", "ISTHMUS_SMTP_URL"),
     "payments-order": ("payments", "SANDBOX_WEBHOOK_URL"),

@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 from typing import Annotated
 from uuid import UUID
 
-from fastapi import APIRouter, Header
+from fastapi import APIRouter
 from pydantic import AwareDatetime, BaseModel, Field, field_validator
 
 from services.customer import api_parts, commands, ledger, profiles, tiers
@@ -14,10 +14,9 @@ from services.customer.api_parts import Body, Code, Reader, State, Text, Writer,
 from services.customer.keyring import Keyring
 from services.customer.registry import Programme, Registry
 from shared import idempotency, paging
+from shared.commands import IdempotencyKey
 from shared.paging import Cursor, Limit, Page
 from shared.postgres import Database
-
-IdempotencyKey = Annotated[str, Header(min_length=1, max_length=200, description="sent again, finds the first answer")]
 
 
 class Tier(Body):

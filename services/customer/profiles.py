@@ -64,7 +64,8 @@ FROM recipients r JOIN customers c USING (customer_id) WHERE r.recipient_id = $1
 """
 
 NOTE_ACCESS = """
-INSERT INTO accesses (actor, action, customer_id, recipient_id) SELECT $1, $2, n, $4 FROM unnest($3::uuid[]) AS n
+INSERT INTO accesses (actor, action, customer_id, recipient_id)
+SELECT $1, n.action, n.customer_id, $4 FROM unnest($2::text[], $3::uuid[]) AS n (action, customer_id)
 """
 
 
@@ -159,7 +160,15 @@ async def note_access(
     tx: Tx, actor: str, action: str, customers: Sequence[UUID | None], recipient_id: UUID | None = None
 ) -> None:
     """Who reads what of whom; when is the database's business."""
-    await tx.db.execute(NOTE_ACCESS, actor, action, list(customers), recipient_id)
+    await note_accesses(tx, actor, [(action, customer) for customer in customers], recipient_id)
+
+
+async def note_accesses(
+    tx: Tx, actor: str, accesses: Sequence[tuple[str, UUID | None]], recipient_id: UUID | None = None
+) -> None:
+    """As ``note_access``, of several things read at once: each what and of whom."""
+    actions, customers = [action for action, _ in accesses], [customer for _, customer in accesses]
+    await tx.db.execute(NOTE_ACCESS, actor, actions, customers, recipient_id)
 
 
 async def known(db: Connection, customer_id: UUID) -> bool:

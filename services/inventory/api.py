@@ -7,14 +7,14 @@ from datetime import UTC, datetime
 from decimal import Decimal
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Header, Query
+from fastapi import APIRouter, Query
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, model_validator
 
 from services.inventory import commands, master
 from services.inventory.commands import Movement
 from shared import bodies, idempotency, paging
 from shared.auth import Principal, requires
-from shared.commands import command_cause
+from shared.commands import IdempotencyKey, command_cause
 from shared.countries import Country
 from shared.events.inventory import ItemRegistered
 from shared.money import Currency
@@ -25,7 +25,6 @@ from shared.problems import Problem
 Sku = Annotated[str, Field(min_length=1, max_length=64, pattern=r"^[^\s/]([^/]*[^\s/])?$")]
 Code = Annotated[str, Field(min_length=1, max_length=32, pattern=r"^\S+$")]
 Quantity = Annotated[int, Field(ge=1, le=1_000_000_000, strict=True)]
-IdempotencyKey = Annotated[str, Header(min_length=1, max_length=200, description="sent again, finds the first answer")]
 
 
 class Body(bodies.Body):

@@ -6,14 +6,16 @@ a crash or a lost connection then means that nobody knows, and a mail that may h
 
 from __future__ import annotations
 
-import asyncio
+import time
 import traceback
 from collections.abc import Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from uuid import UUID
 
-from services.notify import contacts, messages, products
+from services.notify import messages, products
 from services.notify.addresses import greeted, recipient
+from services.notify.contacts import Contacts, Question
 from services.notify.decisions import MARKETING, purpose
 from services.notify.mail_server import AwayError, MailServer, RefusedError, Session, UnknownError
 from services.notify.mails import Letters, Telling
@@ -21,16 +23,25 @@ from services.notify.messages import Due, Outcome
 from services.notify.settings import NotifySettings
 from shared.calls import Call, Calls
 from shared.clients import ServiceClient, UnavailableError
+from shared.grouped import Grouped
 from shared.postgres import Database, is_infrastructure
 from shared.telemetry import log
 from shared.tracing import Trace, current_trace
 
-SESSIONS = 16  # with the mail server, at once
+FRESH_SECONDS = 10.0  # so old may be what was said of consent and address when a mail is handed over
 ANSWERS = 12  # of the mail server, each as slow as may be, are waited for before another process may try
 
 
+@dataclass(frozen=True)
+class Letter:
+    """A mail as it goes over the wire, and to whom."""
+
+    to: str
+    content: bytes
+
+
 class Mailing:
-    """Sends the messages that are due."""
+    """Sends the messages that are due. What several of them need at the same time is asked for once."""
 
     def __init__(self, database: Database, settings: NotifySettings):
         self._database = database
@@ -40,7 +51,9 @@ class Mailing:
         self._lease_seconds = ANSWERS * settings.mail_timeout
         self._server = MailServer(settings.smtp_url.get_secret_value(), settings.mail_timeout)
         self._letters = Letters(settings.mail_from)
-        self._sessions = asyncio.Semaphore(SESSIONS)
+        self._contacts = Contacts(self._customers)
+        self._goods = Grouped(self._goods_of)
+        self._mark = Grouped[Due, bool](lambda dues: messages.hand_over(database, dues))
         self._closing = False
         self.calls = Calls[Outcome]("mails", self._claim, lambda outcomes: messages.settle(database, outcomes))
 
@@ -48,6 +61,7 @@ class Mailing:
         """End what is under way; what has not been marked is left to the next who claims it."""
         self._closing = True
         await self.calls.close()
+        await self._server.close()
         await self._customers.close()
 
     async def _claim(self, room: int) -> Sequence[Call[Outcome]]:
@@ -65,11 +79,7 @@ class Mailing:
         try:
             if due.customer_id is None:
                 raise AwayError("nobody knows yet whose order it is")
-            # The mail server first: while it is away nobody's address is read in vain.
-            async with self._sessions:
-                self._go_on()
-                async with self._server.session() as session:
-                    return await self._within(session, due, due.customer_id)
+            return await self._deliver(due, due.customer_id)
         except (AwayError, UnavailableError) as trouble:
             await self._again(due, str(trouble))
         except Exception as error:
@@ -84,28 +94,47 @@ class Mailing:
         if self._closing:
             raise AwayError("we are closing")
 
-    async def _within(self, session: Session, due: Due, customer_id: UUID) -> Outcome | None:
-        contact = await contacts.look_up(self._customers, customer_id, purpose(due.trigger), due.order_id)
+    async def _deliver(self, due: Due, customer_id: UUID) -> Outcome | None:
+        """No connection is taken up by a message that is not sent."""
+        self._go_on()
+        await self._server.answers()  # first: while it is away nobody's address is read in vain
+        asked = time.monotonic()
+        letter = await self._letter(due, customer_id)
+        if isinstance(letter, Outcome):
+            return letter
+        async with self._server.session() as session:
+            self._go_on()
+            if time.monotonic() - asked > FRESH_SECONDS:  # the others took long; an opt-out meanwhile wins
+                letter = await self._letter(due, customer_id)
+            return letter if isinstance(letter, Outcome) else await self._hand_over(session, due, letter)
+
+    async def _letter(self, due: Due, customer_id: UUID) -> Letter | Outcome:
+        trace = current_trace.get()
+        contact = await self._contacts.look_up(Question(customer_id, purpose(due.trigger), due.order_id, trace))
         if contact is None:
             return due.failed("unknown_customer")
         if not contact.allowed:
             return due.failed(contact.reason or "opted_out")
-        telling = await self._telling(due, greeted(contact.name))
         try:
             to = recipient(contact.email or "")
         except ValueError:
             return due.failed("no_address")
+        named, related = await self._goods(due)
+        name = greeted(contact.name)
+        telling = Telling(due.order_id, due.trigger, name, due.reference, due.reason, named, related, due.facts)
         try:
-            mail = self._letters.write(telling, to, datetime.now(UTC))
+            return Letter(to, self._letters.write(telling, to, datetime.now(UTC)))
         except ValueError:
             log.error("mail is not what was meant", order_id=str(due.order_id), trigger=due.trigger)
             return due.failed("no_address")
+
+    async def _hand_over(self, session: Session, due: Due, letter: Letter) -> Outcome | None:
         try:
-            await session.address(self._letters.sender.addr_spec, to)
+            await session.address(self._letters.sender.addr_spec, letter.to)
             self._go_on()
-            if not await messages.hand_over(self._database, due):
+            if not await self._mark(due):
                 return None  # stopped, or claimed again because we were slow
-            await session.hand_over(mail)
+            await session.hand_over(letter.content)
         except RefusedError as no:
             log.warning("mail refused", order_id=str(due.order_id), trigger=due.trigger, answer=str(no))
             return due.failed("rejected")
@@ -114,12 +143,19 @@ class Mailing:
             return due.failed("unknown")
         return due.sent()
 
-    async def _telling(self, due: Due, name: str | None) -> Telling:
+    async def _goods_of(self, dues: Sequence[Due]) -> list[tuple[list[str], str | None]]:
+        """The names of the products that each message is about, and of one that goes with them."""
         async with self._database.reading() as db:
-            own = await products.skus(db, due.order_id)
-            named = await products.names(db, due.facts.get("skus", own))
-            related = await products.related(db, due.order_id, own) if due.trigger in MARKETING else None
-        return Telling(due.order_id, due.trigger, name, due.reference, due.reason, named, related, due.facts)
+            own = await products.skus(db, [due.order_id for due in dues])
+            about: list[list[str]] = [due.facts.get("skus", own[due.order_id]) for due in dues]
+            names = await products.names(db, (sku for skus in about for sku in skus))
+            return [
+                (
+                    [names[sku] for sku in skus],
+                    await products.related(db, due.order_id, own[due.order_id]) if due.trigger in MARKETING else None,
+                )
+                for due, skus in zip(dues, about, strict=True)
+            ]
 
     async def _again(self, due: Due, why: str) -> None:
         log.warning(

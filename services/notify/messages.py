@@ -40,9 +40,15 @@ RETURNING m.order_id, m.trigger, m.attempts, m.facts, m.traceparent, o.customer_
     c.occurred_at < now() - $4 * interval '1 day' AS stale
 """
 
+# Locked in the order of all who lock several.
 HAND_OVER = """
-UPDATE messages SET handing_over_at = now(), due_at = now() + $4 * interval '1 second'
-WHERE order_id = $1 AND trigger = $2 AND attempts = $3 AND (handing_over_at IS NULL OR $5) RETURNING true
+WITH own AS MATERIALIZED (
+    SELECT m.order_id, m.trigger FROM unnest($1::uuid[], $2::text[], $3::int[]) AS n (order_id, trigger, attempts)
+    JOIN messages m USING (order_id, trigger, attempts)
+    WHERE m.handing_over_at IS NULL OR $5 ORDER BY m.order_id, m.trigger FOR UPDATE OF m
+)
+UPDATE messages AS m SET handing_over_at = now(), due_at = now() + $4 * interval '1 second'
+FROM own WHERE m.order_id = own.order_id AND m.trigger = own.trigger RETURNING m.order_id, m.trigger
 """
 
 AGAIN = """
@@ -122,26 +128,28 @@ async def claim(
         return [Due(**row) for row in rows]
 
 
-async def hand_over(database: Database, due: Due) -> bool:
-    """Mark a message as being handed over, for good; False when it was stopped or claimed again meanwhile.
+async def hand_over(database: Database, dues: Sequence[Due]) -> list[bool]:
+    """Mark messages as being handed over, for good; False for each that was stopped or claimed again meanwhile.
 
-    A database that goes away here may have committed the mark without saying so: it is asked again. A mark that is
+    A database that goes away here may have committed the marks without saying so: it is asked again. A mark that is
     found then is our own, as nobody else may set one with this number of attempts.
     """
     for attempt, pause in enumerate(MARK_PAUSES):
         try:
-            return await _mark(database, due, again=attempt > 0)
+            return await _mark(database, dues, again=attempt > 0)
         except Exception as error:
             if not is_infrastructure(error):
                 raise
             await asyncio.sleep(pause)
-    return await _mark(database, due, again=True)
+    return await _mark(database, dues, again=True)
 
 
-async def _mark(database: Database, due: Due, *, again: bool) -> bool:
-    key = (due.order_id, due.trigger, due.attempts)
+async def _mark(database: Database, dues: Sequence[Due], *, again: bool) -> list[bool]:
+    keys = ([getattr(due, name) for due in dues] for name in ("order_id", "trigger", "attempts"))
     async with database.transaction() as tx:
-        return bool(await tx.db.fetchval(HAND_OVER, *key, HANDED_OVER_SECONDS, again))
+        rows = await tx.db.fetch(HAND_OVER, *keys, HANDED_OVER_SECONDS, again)
+    marked = {(row["order_id"], row["trigger"]) for row in rows}
+    return [(due.order_id, due.trigger) in marked for due in dues]
 
 
 async def again(database: Database, due: Due) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from uuid import UUID
 
 from shared.events.inventory import ItemEvent, ItemRegistered, StockEvent, StockLevelChanged
@@ -44,12 +44,9 @@ AND p.category = ANY (ARRAY(SELECT DISTINCT category FROM products WHERE sku = A
 ORDER BY counted.orders DESC, p.sku LIMIT 1
 """
 
-NAMES = """
-SELECT coalesce(p.name, n.sku) AS name FROM unnest($1::text[]) WITH ORDINALITY AS n (sku, place)
-LEFT JOIN products p ON p.sku = n.sku ORDER BY n.place
-"""
+NAMES = "SELECT sku, name FROM products WHERE sku = ANY($1::text[]) AND name IS NOT NULL"
 
-SKUS = "SELECT skus FROM care_orders WHERE order_id = $1"
+SKUS = "SELECT order_id, skus FROM care_orders WHERE order_id = ANY($1::uuid[])"
 
 LAST_ORDERS = 500
 
@@ -80,10 +77,9 @@ async def learn(tx: Tx, batch: Batch[ProductEvent]) -> None:
         )  # fmt: skip
 
 
-async def skus(db: Connection, order_id: UUID) -> list[str]:
-    """What the order is for, at most 100 SKUs of it."""
-    found: list[str] | None = await db.fetchval(SKUS, order_id)
-    return found or []
+async def skus(db: Connection, orders: Sequence[UUID]) -> dict[UUID, list[str]]:
+    """What each order is for, at most 100 SKUs of it."""
+    return {row["order_id"]: row["skus"] for row in await db.fetch(SKUS, orders)}
 
 
 async def related(db: Connection, order_id: UUID, own: Sequence[str]) -> str | None:
@@ -93,6 +89,7 @@ async def related(db: Connection, order_id: UUID, own: Sequence[str]) -> str | N
     return together or await db.fetchval(BOUGHT_IN_CATEGORY, order_id, own, LAST_ORDERS)
 
 
-async def names(db: Connection, wanted: Sequence[str]) -> list[str]:
+async def names(db: Connection, wanted: Iterable[str]) -> dict[str, str]:
     """What these products are called; a SKU stands for a name not known yet."""
-    return [row["name"] for row in await db.fetch(NAMES, wanted)]
+    skus = sorted({*wanted})
+    return dict(zip(skus, skus, strict=True)) | {row["sku"]: row["name"] for row in await db.fetch(NAMES, skus)}

@@ -21,7 +21,7 @@ from services.order.signals import signals
 from services.order.views import OrderView, Summary
 from shared import idempotency, paging
 from shared.auth import Principal, requires
-from shared.commands import command_cause
+from shared.commands import IdempotencyKey, OptionalKey, command_cause
 from shared.grouped import Grouped
 from shared.overload import Gate, leave
 from shared.paging import Cursor, Limit, Page
@@ -33,9 +33,6 @@ State = Literal["placed", "paying", "confirmed", "rejected", "cancelled", "expir
 OPEN = frozenset({"placed", "paying"})
 LONGEST_WAIT = 30.0
 
-OptionalKey = Annotated[
-    str | None, Header(min_length=1, max_length=200, description="sent again, finds the first answer")
-]
 Prefer = Annotated[str | None, Header(description="`wait=2`: answer with the outcome, if there is one within 2 s")]
 
 
@@ -151,7 +148,7 @@ def routes(database: Database, settings: OrderSettings, gate: Gate) -> Sequence[
     async def cancel_order(
         order_id: UUID, body: Cancellation, response: Response,
         principal: Annotated[Principal, requires("orders:write")],
-        idempotency_key: Annotated[str, Header(min_length=1, max_length=200)],
+        idempotency_key: IdempotencyKey,
     ) -> OrderView:  # fmt: skip
         if body.occurred_at is not None and "orders:import" not in principal.scopes:
             raise Problem(403, "Forbidden", "the token lacks the scope orders:import",

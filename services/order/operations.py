@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 from typing import Annotated
 from uuid import UUID
 
-from fastapi import APIRouter, Header, Query, Response
+from fastapi import APIRouter, Query, Response
 from pydantic import BaseModel
 
 from services.order import store, stuck, views
@@ -17,6 +17,7 @@ from services.order.stuck import Piece, Stuck
 from services.order.views import OrderView
 from shared.auth import Principal, requires
 from shared.bodies import Body
+from shared.commands import IdempotencyKey
 from shared.postgres import Database
 from shared.telemetry import log
 
@@ -72,7 +73,7 @@ def routes(database: Database) -> APIRouter:
     @router.post("/{order_id}/cancel", summary="Cancel an order; 202 while the carrier is asked to give parcels back")
     async def cancel(
         order_id: UUID, body: OperatorsReason, response: Response, principal: Admin,
-        idempotency_key: Annotated[str, Header(min_length=1, max_length=200)],
+        idempotency_key: IdempotencyKey,
     ) -> OrderView:  # fmt: skip
         cause = await cancel_once(
             database, order_id, Cancellation(reason=body.reason), principal.subject, idempotency_key

@@ -6,20 +6,17 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Annotated
 
-from fastapi import APIRouter, Header, Query
+from fastapi import APIRouter, Query
 
 from services.pricing import api_demand, api_quotes, api_rules, bodies, catalogue, commands
 from services.pricing.bodies import ListCode, PricesAsked, PricesChanged, Sku
 from services.pricing.settings import QUOTE_MINUTES
 from shared import idempotency, paging
 from shared.auth import Principal, requires
-from shared.commands import command_cause
+from shared.commands import OptionalKey, command_cause
 from shared.paging import Cursor, Limit, Page
 from shared.postgres import Database
 
-IdempotencyKey = Annotated[
-    str | None, Header(min_length=1, max_length=200, description="sent again, finds the first answer")
-]
 EPOCH = datetime.fromtimestamp(0, UTC)
 
 
@@ -51,7 +48,7 @@ def _prices(database: Database) -> APIRouter:
     @router.post("/prices", summary="Set prices of a list, all lines or none")
     async def post_prices(
         body: PricesAsked, principal: Annotated[Principal, requires("prices:write")],
-        idempotency_key: IdempotencyKey = None,
+        idempotency_key: OptionalKey = None,
     ) -> PricesChanged:  # fmt: skip
         prices = {line.sku: line.unit_price for line in body.lines}
         async with database.transaction() as tx:

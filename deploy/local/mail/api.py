@@ -79,7 +79,7 @@ async def behaviour(sandbox: TheSandbox) -> Behaviour:
 
 @routes.put("/sandbox/behaviour", summary="Sandbox: set rates until the restart; one left out is as at the start")
 async def behave(wanted: Behaviour, sandbox: TheSandbox) -> Behaviour:
-    sandbox.reception.behaviour = sandbox.initial.with_changes(wanted)
+    sandbox.reception.behave(sandbox.initial.with_changes(wanted))
     return sandbox.reception.behaviour
 
 

@@ -18,7 +18,9 @@ def _listed(patterns: object) -> object:
 class Behaviour(Seeded):
     """Each of the two rates touches the first attempt of a mail only."""
 
-    accepting: bool = Field(default=True, description="false: every connection gets 421 and is closed")
+    accepting: bool = Field(
+        default=True, description="false: every connection, also one that is open, gets 421 and is closed"
+    )
     defer_rate: Rate = Field(default=0, description="451 to the whole mail, which is not kept")
     drop_after_data_rate: Rate = Field(default=0, description="the mail is kept, and the connection closed unanswered")
     reject: Annotated[list[str], BeforeValidator(_listed)] = Field(

@@ -5,6 +5,7 @@ import sqlite3
 import time
 from email import message_from_bytes, policy
 from email.message import EmailMessage
+from email.parser import BytesHeaderParser
 from uuid import uuid4
 
 from pydantic import BaseModel, Field
@@ -89,7 +90,7 @@ class Mailbox:
 
 def message_id_of(raw: bytes) -> str:
     """Return the Message-ID header, empty where there is none."""
-    return _writable(str(message_from_bytes(raw, policy=policy.default).get("message-id", ""))).strip()
+    return _writable(str(BytesHeaderParser(policy=policy.default).parsebytes(raw).get("message-id", ""))).strip()
 
 
 def _mail(row: sqlite3.Row) -> Mail:

@@ -1,6 +1,8 @@
 """What comes in by SMTP."""
 
 import asyncio
+from typing import cast
+from weakref import WeakSet
 
 from aiosmtpd.smtp import SMTP, Envelope, Session
 
@@ -8,6 +10,7 @@ from .behaviour import Behaviour
 from .mailbox import Mailbox, message_id_of
 
 NAME = "mail.sandbox"
+CLOSED = f"421 4.3.2 {NAME} is closed\r\n".encode()
 
 
 class Reception:
@@ -16,12 +19,21 @@ class Reception:
     def __init__(self, mailbox: Mailbox, behaviour: Behaviour) -> None:
         self.behaviour = behaviour
         self._mailbox = mailbox
+        self._open = WeakSet[SMTP]()
+
+    def behave(self, behaviour: Behaviour) -> None:
+        """From now on; a server that closes hangs up on everybody."""
+        self.behaviour = behaviour
+        for smtp in list(self._open) if not behaviour.accepting else ():
+            _send_away(smtp.transport)
 
     def connection(self) -> asyncio.BaseProtocol:
         """Return the protocol of a new connection."""
         if not self.behaviour.accepting:
             return _Closed()
-        return SMTP(self, hostname=NAME, enable_SMTPUTF8=True, loop=asyncio.get_running_loop())
+        smtp = SMTP(self, hostname=NAME, enable_SMTPUTF8=True, loop=asyncio.get_running_loop())
+        self._open.add(smtp)
+        return smtp
 
     # Called by aiosmtpd, by these names.
 
@@ -42,14 +54,18 @@ class Reception:
         if fate == "deferred":
             return "451 4.3.0 Try again later"
         self._mailbox.add(envelope.mail_from or "", envelope.rcpt_tos, raw)
-        if fate == "dropped" and isinstance(server.transport, asyncio.Transport):
-            server.transport.abort()
+        if fate == "dropped":
+            cast(asyncio.WriteTransport, server.transport).abort()
             await asyncio.Event().wait()  # no answer: the lost connection cancels this
         return "250 2.0.0 OK"
 
 
 class _Closed(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        if isinstance(transport, asyncio.Transport):
-            transport.write(f"421 4.3.2 {NAME} is closed\r\n".encode())
-            transport.close()
+        _send_away(transport)
+
+
+def _send_away(transport: asyncio.BaseTransport | None) -> None:
+    if transport is not None:
+        cast(asyncio.WriteTransport, transport).write(CLOSED)  # that of uvloop is one, but of no class of asyncio
+        transport.close()

@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator
 from typing import TYPE_CHECKING, Any
 from uuid import UUID, uuid4
 
+import asyncpg
 import httpx2
 import pytest
 
@@ -73,6 +74,81 @@ async def test_the_name_and_address_of_the_order_are_told_and_the_reading_noted(
     }  # fmt: skip
     noted = await world.rows("SELECT actor, action, customer_id FROM accesses")
     assert noted == [("notify", "contact for order_updates", alice)]
+
+
+def asked(customer: UUID, purpose: str = "order_updates", order: str | None = None) -> dict[str, Any]:
+    return {"customer_id": str(customer), "purpose": purpose, "order_id": str(order_id(order)) if order else None}
+
+
+async def test_many_are_looked_up_at_once_each_as_if_alone_and_each_reading_noted(
+    world: World, http: httpx2.AsyncClient
+) -> None:
+    alice, bob = await identified(world, "lamps"), await identified(world, "cups", Buyer(email="bob@home.example"))
+    shy = await identified(world, "rugs", Buyer(email="shy@home.example"))
+    await world.take(world.sealed("gift", Buyer(name="Shy", email="Shy@home.example"), customer_id=bob))
+    await consent(http, shy, "order_updates", False)
+    await consent(http, bob, "marketing_email", True)
+    old, nobody = uuid4(), uuid4()
+    async with world.database.transaction() as tx:
+        await tx.db.execute("INSERT INTO aliases VALUES ($1, $2)", old, alice)
+    questions = [
+        asked(bob, "marketing_email"), asked(nobody), asked(alice, order="lamps"), asked(shy), asked(old),
+        asked(alice, "marketing_email"), asked(bob, order="cups"), asked(bob, order="gift"), asked(bob, order="lamps"),
+    ]  # fmt: skip
+    answer = await http.post("/contacts/lookups", json=questions)
+    assert answer.status_code == 200
+    told = [one and (one["customer_id"], one["name"], one["email"], one["reason"]) for one in answer.json()]
+    assert told == [
+        (str(bob), None, "bob@home.example", None), None, (str(alice), "Alice Wonderly", "alice@home.example", None),
+        (str(shy), None, None, "opted_out"), (str(alice), None, "alice@home.example", None),
+        (str(alice), None, None, "no_consent"), (str(bob), None, "bob@home.example", None),
+        (str(bob), None, None, "opted_out"),  # shy's own address
+        (str(bob), None, "bob@home.example", None),  # alice's order
+    ]  # fmt: skip
+    noted = await world.rows("SELECT actor, action, customer_id FROM accesses ORDER BY id")
+    pairs = zip(questions, answer.json(), strict=True)
+    read_of = [(question["purpose"], UUID(one["customer_id"])) for question, one in pairs if one]
+    assert noted == [("notify", f"contact for {purpose}", customer) for purpose, customer in read_of]
+    singly = [
+        await http.get(
+            f"/customers/{one['customer_id']}/contact",
+            params={name: one[name] for name in ("purpose", "order_id") if one[name]},
+        )
+        for one in questions
+    ]
+    assert [one.json() if one.is_success else None for one in singly] == answer.json()
+
+
+async def test_many_are_looked_up_in_as_many_statements_as_few(
+    world: World, http: httpx2.AsyncClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    people = [await identified(world, f"o{n}", Buyer(email=f"p{n}@home.example")) for n in range(6)]
+    statements: list[str] = []
+    fetch = asyncpg.Connection.fetch
+
+    async def counted(self: Any, query: str, *arguments: Any, **more: Any) -> Any:
+        statements.append(query)
+        return await fetch(self, query, *arguments, **more)
+
+    monkeypatch.setattr(asyncpg.Connection, "fetch", counted)
+    counts: list[int] = []
+    for some in (people[:1], people):
+        statements.clear()
+        answer = await http.post("/contacts/lookups", json=[asked(one) for one in some])
+        assert [one["email"] for one in answer.json()] == [f"p{n}@home.example" for n in range(len(some))]
+        counts.append(len(statements))
+    assert counts == [3, 3]
+
+
+async def test_lookups_need_their_scope_and_are_limited(world: World, http: httpx2.AsyncClient) -> None:
+    alice = await identified(world, "lamps")
+    only = {"Authorization": "Bearer customers:read"}
+    assert (await http.post("/contacts/lookups", json=[asked(alice)], headers=only)).status_code == 403
+    for body in ([], [asked(alice)] * 201, [asked(alice, "Any thing")], [{"customer_id": str(alice)}]):
+        assert (await http.post("/contacts/lookups", json=body)).status_code == 422
+    assert await world.rows("SELECT * FROM accesses") == []
+    assert len((await http.post("/contacts/lookups", json=[asked(alice)] * 200)).json()) == 200
+    assert len(await world.rows("SELECT * FROM accesses")) == 200
 
 
 async def test_order_updates_are_allowed_until_withdrawn(world: World, http: httpx2.AsyncClient) -> None:

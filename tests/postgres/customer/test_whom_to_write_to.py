@@ -8,6 +8,7 @@ from uuid import UUID, uuid4
 import pytest
 
 from services.customer import contacts
+from services.customer.contacts import Question
 from shared.sealing import Buyer
 from tests.postgres.customer.conftest import order_id
 from tests.postgres.customer.test_contact_history import consent, identified
@@ -25,7 +26,7 @@ BOB = Buyer(name="Bob", email="Bob@home.example")
 async def told(world: World, customer: UUID, order: str | None, purpose: str = "order_updates") -> dict[str, Any]:
     async with world.database.transaction() as tx:
         id_ = order_id(order) if order else None
-        found = await contacts.contact(tx, world.keyring, customer, purpose, id_)
+        (found,) = await contacts.contacts(tx, world.keyring, [Question(customer, purpose, id_)])
     assert found is not None
     return found
 
@@ -141,7 +142,8 @@ async def test_what_an_order_was_placed_with_is_stored_encrypted_for_that_order(
     async with world.database.transaction() as tx:
         await tx.db.execute("UPDATE customers SET data_key = NULL")
         ada = (await world.answer("lamps")).customer_id
-        assert await contacts.contact(tx, world.keyring, ada, "order_updates", order_id("lamps")) is None
+        question = Question(ada, "order_updates", order_id("lamps"))
+        assert await contacts.contacts(tx, world.keyring, [question]) == [None]
 
 
 async def test_an_order_with_the_old_id_of_a_customer_is_found(world: World, http: httpx2.AsyncClient) -> None:

@@ -17,6 +17,7 @@ from uuid import UUID, uuid4
 import pytest
 from aiosmtpd.controller import Controller
 from fastapi import FastAPI, Response
+from pydantic import BaseModel
 
 from services.notify import handlers, messages
 from services.notify.mailing import Mailing
@@ -34,7 +35,7 @@ ANNA = UUID(int=0xA)
 @dataclass
 class Post:
     """A mail server on a port of its own. ``to_recipient`` and ``to_data`` are what it answers; ``drops``: it takes
-    the content and is gone without a word."""
+    the content and is gone without a word. ``connections``: how many there have been."""
 
     port: int
     mails: list[EmailMessage] = field(default_factory=list[EmailMessage])
@@ -42,7 +43,9 @@ class Post:
     to_data: str = "250 OK"
     drops: bool = False
     answers_after: float = 0  # seconds, to a recipient
+    connections: int = 0
     _controller: Controller | None = None
+    _transports: list[asyncio.Transport] = field(default_factory=list[asyncio.Transport])
 
     def open(self) -> None:
         self._controller = Controller(self, hostname="127.0.0.1", port=self.port)
@@ -50,8 +53,24 @@ class Post:
 
     def close(self) -> None:
         if self._controller is not None:
+            self.hang_up()
             self._controller.stop()
             self._controller = None
+
+    def hang_up(self) -> None:
+        """Close every connection, and take new ones."""
+        assert self._controller is not None
+        for transport in self._transports:
+            self._controller.loop.call_soon_threadsafe(transport.abort)
+        self._transports.clear()
+
+    async def handle_EHLO(  # noqa: N802
+        self, server: Any, session: Any, _envelope: Any, hostname: str, responses: list[str]
+    ) -> list[str]:
+        session.host_name = hostname
+        self.connections += 1
+        self._transports.append(server.transport)
+        return responses
 
     async def handle_RCPT(  # noqa: N802 - what aiosmtpd calls it
         self, _server: Any, _session: Any, envelope: Any, address: str, _options: list[str]
@@ -70,6 +89,12 @@ class Post:
         return self.to_data
 
 
+class Asked(BaseModel):
+    customer_id: UUID
+    purpose: str
+    order_id: UUID
+
+
 @dataclass
 class Customers:
     """What the customer service answers, and what it was asked."""
@@ -78,6 +103,8 @@ class Customers:
         default_factory=lambda: {"name": "Anna Oz", "email": "anna@home.example", "allowed": True, "reason": None}
     )
     status: int = 200
+    refuses_several: bool = False  # as when one of them has data that cannot be read
+    requests: int = 0
     asked: list[tuple[UUID, str, UUID]] = field(default_factory=list[tuple[UUID, str, UUID]])
 
     def app(self) -> FastAPI:
@@ -86,15 +113,15 @@ class Customers:
         async def token() -> dict[str, Any]:
             return {"access_token": "ours", "expires_in": 300}
 
-        async def contact(
-            customer_id: UUID, purpose: str, order_id: UUID, response: Response
-        ) -> dict[str, Any] | None:  # fmt: skip
-            self.asked.append((customer_id, purpose, order_id))
-            response.status_code = self.status if self.contact is not None else 404
-            return self.contact or {"type": "urn:isthmus:problem:not_found"}
+        async def lookups(body: list[Asked], response: Response) -> list[dict[str, Any] | None]:
+            self.requests += 1
+            response.status_code = 500 if self.refuses_several and len(body) > 1 else self.status
+            if response.status_code == 200:
+                self.asked += [(one.customer_id, one.purpose, one.order_id) for one in body]
+            return [self.contact] * len(body)
 
         app.add_api_route("/token", token, methods=["POST"])
-        app.add_api_route("/customers/{customer_id}/contact", contact)
+        app.add_api_route("/contacts/lookups", lookups, methods=["POST"])
         return app
 
 

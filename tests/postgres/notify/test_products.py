@@ -36,7 +36,8 @@ async def offered(world: World, *skus: str) -> None:
 
 async def related(world: World, number: int = 1) -> str | None:
     async with world.database.reading() as db:
-        return await products.related(db, order(number), await products.skus(db, order(number)))
+        own = await products.skus(db, [order(number)])
+        return await products.related(db, order(number), own[order(number)])
 
 
 async def bought(world: World, *baskets: tuple[str, ...]) -> None:

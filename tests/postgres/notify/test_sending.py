@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+from contextlib import AsyncExitStack
 from typing import TYPE_CHECKING, Any
 
 import pytest
 from prometheus_client import REGISTRY
 
-from services.notify import messages
-from services.notify.mailing import SESSIONS, Mailing
+from services.notify import mailing, messages
+from services.notify.mail_server import SESSIONS
+from services.notify.mailing import Mailing
 from shared.health import Health
 from tests.postgres.notify.conftest import ANNA, cancelled, confirmed, order, placed, settle, settled, until
 
@@ -74,6 +76,18 @@ async def test_a_mail_server_that_is_away_gets_it_when_it_is_back(world: World) 
     assert len(world.post.mails) == 1
 
 
+async def test_while_the_mail_server_is_gone_nobodys_address_is_read_though_it_had_answered_before(
+    world: World,
+) -> None:
+    await world.confirmed()
+    await world.send()
+    await asyncio.to_thread(world.post.close)
+    await world.confirmed(2)
+    await world.send()
+    assert await world.care(2) == TRIGGERED
+    assert world.customers.asked == [(ANNA, "order_updates", order(1))]
+
+
 async def test_a_mail_server_that_stays_away_is_given_up(world: World) -> None:
     await world.confirmed()
     await asyncio.to_thread(world.post.close)
@@ -105,6 +119,21 @@ async def test_an_opt_out_between_trigger_and_sending_wins(world: World) -> None
     assert (await world.said())[-1] == ("CareFailed", "order_confirmed", "opted_out")
 
 
+async def test_an_opt_out_while_a_mail_waits_for_a_connection_wins(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(mailing, "FRESH_SECONDS", 0)
+    await world.confirmed()
+    async with AsyncExitStack() as others:
+        for _ in range(SESSIONS):
+            await others.enter_async_context(world.mailing._server.session())
+        sending = asyncio.create_task(world.send())
+        await until(lambda: asyncio.sleep(0, world.customers.asked))
+        world.customers.contact = {"name": None, "email": None, "allowed": False, "reason": "opted_out"}
+    await sending
+    assert (await world.care(), world.post.mails) == (failed("opted_out"), [])
+
+
 async def test_a_thank_you_needs_consent_to_marketing(world: World) -> None:
     await world.hear(placed(1), settled(1))
     world.customers.contact = {"name": None, "email": None, "allowed": False, "reason": "no_consent"}
@@ -128,6 +157,36 @@ async def test_a_customer_who_is_gone_is_not_written_to(world: World) -> None:
     assert await world.care() == failed("unknown_customer")
 
 
+async def test_several_customers_are_asked_for_at_once_and_none_of_them_takes_a_connection_in_vain(
+    world: World,
+) -> None:
+    for number in range(1, 21):
+        await world.confirmed(number)
+    world.customers.contact = {"name": None, "email": None, "allowed": False, "reason": "opted_out"}
+    await world.send()
+    assert sorted(world.customers.asked) == [(ANNA, "order_updates", order(number)) for number in range(1, 21)]
+    assert {state for number in range(1, 21) for state in (await world.care(number)).values()} == {
+        ("failed", "opted_out")
+    }
+    assert world.customers.requests <= 3
+    assert world.post.connections == 1  # to know that the mail server is there
+
+
+async def test_a_customer_who_cannot_be_read_does_not_hold_back_the_others(world: World) -> None:
+    for number in range(1, 5):
+        await world.confirmed(number)
+    world.customers.refuses_several = True
+    await world.send()
+    assert [await world.care(number) for number in range(1, 5)] == [SENT] * 4
+
+
+async def test_a_customer_service_without_the_route_is_asked_again(world: World) -> None:
+    await world.confirmed()
+    world.customers.status = 404
+    await world.send()
+    assert await world.care() == TRIGGERED
+
+
 async def test_a_customer_service_that_is_away_is_asked_again(world: World) -> None:
     await world.confirmed()
     world.customers.status = 503
@@ -142,7 +201,7 @@ async def test_a_customer_service_that_is_away_is_asked_again(world: World) -> N
 async def test_a_crash_after_the_mark_is_told_as_unknown_and_never_sent_again(world: World) -> None:
     await world.confirmed()
     (due,) = await messages.claim(world.database, 64, 120, 24, 7)
-    assert await messages.hand_over(world.database, due)
+    assert await messages.hand_over(world.database, [due]) == [True]
     await world.send()
     assert await world.care() == TRIGGERED  # not while its lease lasts: it may be under way
     await world.all_due()
@@ -157,7 +216,7 @@ async def test_a_mark_whose_commit_was_not_answered_is_read_back(world: World, m
     await world.confirmed()
     mark, answers = messages._mark, [ConnectionError("the reply was lost"), None]
 
-    async def cut_off(*arguments: Any, **named: Any) -> bool:
+    async def cut_off(*arguments: Any, **named: Any) -> list[bool]:
         marked = await mark(*arguments, **named)
         if (broken := answers.pop(0)) is not None:
             raise broken
@@ -168,13 +227,23 @@ async def test_a_mark_whose_commit_was_not_answered_is_read_back(world: World, m
     assert (await world.care(), len(world.post.mails)) == (SENT, 1)
 
 
+async def test_messages_are_marked_together_each_for_itself(world: World) -> None:
+    for number in (1, 2, 3):
+        await world.confirmed(number)
+    claimed = await messages.claim(world.database, 64, 120, 24, 7)
+    one, two, three = sorted(claimed, key=lambda due: due.order_id)
+    await world.hear(cancelled(2))
+    assert await messages.hand_over(world.database, [three, two, one]) == [True, False, True]
+    assert await messages.hand_over(world.database, [one, three]) == [False, False]
+
+
 async def test_a_mark_of_another_attempt_is_nobody_elses(world: World) -> None:
     await world.confirmed()
     (slow,) = await messages.claim(world.database, 64, 120, 24, 7)
     await world.all_due()
     (fast,) = await messages.claim(world.database, 64, 120, 24, 7)
-    assert await messages._mark(world.database, fast, again=False)
-    assert not await messages._mark(world.database, slow, again=True)
+    assert await messages._mark(world.database, [fast], again=False) == [True]
+    assert await messages._mark(world.database, [slow], again=True) == [False]
 
 
 async def test_what_is_not_marked_when_we_close_is_left_to_the_next(world: World) -> None:
@@ -182,9 +251,9 @@ async def test_what_is_not_marked_when_we_close_is_left_to_the_next(world: World
         await world.confirmed(number)
     world.post.answers_after = 0.5
     await world.mailing.calls._claim()
-    await until(lambda: asyncio.sleep(0, len(world.customers.asked) == SESSIONS))  # the others wait for a connection
+    await until(lambda: asyncio.sleep(0, world.post.connections == SESSIONS))  # the others wait for a connection
     await world.mailing.close()
-    assert (world.post.mails, len(world.customers.asked), await world.waiting()) == ([], SESSIONS, 40)
+    assert (world.post.mails, world.post.connections, await world.waiting()) == ([], SESSIONS, 40)
     assert await world.rows("SELECT FROM messages WHERE handing_over_at IS NOT NULL") == []
     world.post.answers_after = 0
     other = Mailing(world.database, world.settings)
@@ -197,7 +266,7 @@ async def test_what_is_not_marked_when_we_close_is_left_to_the_next(world: World
 async def test_the_database_going_away_shows_nobodys_address(
     world: World, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    async def away(*_: object) -> bool:
+    async def away(*_: object) -> list[bool]:
         raise ConnectionError("no database")
 
     await world.confirmed()
@@ -294,9 +363,9 @@ async def test_a_cancellation_wins_until_the_mail_is_handed_over(world: World) -
         await world.confirmed(number)
     claimed = await messages.claim(world.database, 64, 120, 24, 7)
     one, two = sorted(claimed, key=lambda due: due.order_id)
-    assert await messages.hand_over(world.database, two)
+    assert await messages.hand_over(world.database, [two]) == [True]
     await world.hear(cancelled(1), cancelled(2))
-    assert not await messages.hand_over(world.database, one)
+    assert await messages.hand_over(world.database, [one]) == [False]
     await messages.settle(world.database, [one.failed("opted_out"), two.sent()])
     assert (await world.care(1))["order_confirmed"] == ("failed", "order_ended")
     assert (await world.care(2))["order_confirmed"] == ("sent", None)

@@ -151,6 +151,24 @@ async def test_a_closed_server_answers_421_and_opens_again(tmp_path: Path) -> No
         assert len(await office.came()) == 1
 
 
+async def test_a_server_of_its_own_hangs_up_when_it_closes_and_when_it_drops(tmp_path: Path) -> None:
+    port = free_port()
+    with process("mail", tmp_path, "", SANDBOX_SMTP_PORT=str(port)) as (_, url):
+        async with merchant(url) as http:
+            await healthy(http)
+            office = Post(http, port)
+            async with aiosmtplib.SMTP(hostname="127.0.0.1", port=port, timeout=5) as client:
+                await client.noop()
+                await office.behave(accepting=False)
+                with pytest.raises(aiosmtplib.SMTPException):
+                    await client.noop()
+            with pytest.raises(aiosmtplib.SMTPConnectError, match="421"):
+                await office.send(mail())
+            await office.behave(drop_after_data_rate=1)
+            with pytest.raises(aiosmtplib.SMTPServerDisconnected):
+                await office.send(mail())
+
+
 async def test_rates_that_do_not_fit_are_a_problem(tmp_path: Path) -> None:
     async with post(tmp_path, defer_rate=0.6) as office:
         answer = await office.http.put("/sandbox/behaviour", json={"drop_after_data_rate": 0.6})
