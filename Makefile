@@ -10,9 +10,10 @@ STOCK ?= ample
 BIN := .venv/bin
 STAMP := .venv/.installed
 LOCAL := $(BIN)/python -m deploy.local
+BENCH = $(if $(QUICK),--quick) $(if $(SEED),--seed $(SEED)) $(if $(MILLION),--million)
 export PYTHONDONTWRITEBYTECODE ?=
 
-.PHONY: help demo replay faults test test-flows test-long check lint fix up down status logs clean topics flows contracts lock env
+.PHONY: help demo replay faults bench test test-flows test-long check lint fix up down status logs clean topics flows contracts lock env
 
 help: ## print this
 	@grep -E '^[a-z-]+:.*## ' Makefile | sed -E 's/^([a-z-]+):[^#]*## (.*)/\1\t\2/' | awk -F'\t' '{printf "  make %-11s %s\n", $$1, $$2}'
@@ -27,6 +28,12 @@ replay: ## send past orders from files through the stack: make replay DATA=file-
 
 faults: env ## harm the platform in every way, hold it to its invariants; goes on where it was stopped (FAULT=kill-kafka SEED=2: one)
 	@$(BIN)/python -m bench.faults $(if $(FAULT),--fault $(FAULT)) $(if $(SEED),--seed $(SEED))
+
+bench: env ## measure it, held against its goals (make bench-throughput: one benchmark; QUICK=1: a few seconds each)
+	@$(BIN)/python -m bench.perf $(BENCH)
+
+bench-%: env
+	@$(BIN)/python -m bench.perf $* $(BENCH)
 
 up: env ## start Kafka, Postgres and all services, or find them running
 	@$(LOCAL) up

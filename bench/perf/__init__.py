@@ -1,0 +1,1 @@
+"""Benchmarks: how many orders, how soon, with how much; each held against its goal."""
