@@ -37,25 +37,41 @@ async def matrix(faults: Sequence[Fault], seeds: Sequence[int], *, small: bool, 
     """Run what has not held yet; a row each, entered into the file as soon as it is known."""
     kept, rows = Results(path), list[Row]()
     size, source = "small" if small else "full", version()
-    runs = [(fault, seed) for fault in faults for seed in seeds]
-    for number, (fault, seed) in enumerate(runs, 1):
-        row = None if again else kept.find(fault.name, seed, size, source)
-        if row is not None:
+    clock = Clock()
+    for fault in faults:
+        before = {} if again else {seed: kept.find(fault.name, seed, size, source) for seed in seeds}
+        held = {seed: row for seed, row in before.items() if row is not None}
+        for seed, row in held.items():
             console.print(f"[dim]{fault.name}, seed {seed}: held before, in {row.seconds:.0f} s[/]")
-        else:
-            console.print(f"[bold]{fault.name}[/], seed {seed} ({number} of {len(runs)})")
-            began = time.monotonic()
-
-            def say(text: str, began: float = began) -> None:
-                console.print(f"  {time.monotonic() - began:6.1f} s  {text}", style="dim", markup=False)
-
-            async with Stage.open(DIRECTORY, say, proxied=fault.proxied, disk=fault.disk) as stage:
-                row = await stage.run(fault, seed, small=small, version=source)
-            kept.enter(row)
-            verdict = "[green]held[/]" if row.held else "[red]BROKEN[/]"
-            console.print(f"  {row.seconds:6.1f} s  {verdict}: {row.orders:,} orders, drained in {row.drain_seconds} s")
-        rows.append(row)
+        left = [seed for seed in seeds if seed not in held]
+        while left:
+            async with Stage.open(DIRECTORY, clock.say, proxied=fault.proxied, disk=fault.disk) as stage:
+                while left:
+                    seed = left.pop(0)
+                    console.print(f"[bold]{fault.name}[/], seed {seed}")
+                    row = await stage.run(fault, seed, small=small, version=source)
+                    kept.enter(row)
+                    rows.append(row)
+                    clock.say(_verdict(row))
+                    if fault.fresh or not row.held:
+                        break
+        rows += held.values()
     return rows
+
+
+def _verdict(row: Row) -> str:
+    verdict = "held" if row.held else f"BROKEN: {row.broken[:3]}"
+    return f"{verdict}: {row.orders:,} orders in {row.seconds} s, drained in {row.drain_seconds} s"
+
+
+class Clock:
+    """Says how long it has been."""
+
+    def __init__(self) -> None:
+        self._began = time.monotonic()
+
+    def say(self, text: str) -> None:
+        console.print(f"  {time.monotonic() - self._began:6.1f} s  {text}", style="dim", markup=False)
 
 
 def main(

@@ -172,27 +172,28 @@ async def nothing(scene: Scene) -> None:
 
 GROWTH = 40.0  # MiB, from the first to the last third: what allocators and bounded caches come to while they fill
 PAUSED = ("order", "inventory", "pricing")
-LATE = Kind(tokens=(("tok_slow", 0.1),))
+LATE = Kind(tokens=(("tok_slow", 0.2),))
 UNKNOWN = Kind(tokens=(("tok_lost", 0.02), ("tok_drop", 0.02), ("tok_timeout", 0.01)))
 FAULTS = {
     fault.name: fault
     for fault in (
         Fault(
-            "kill-services", "kill -9 of a random service every 2 s", kill_services, orders=20_000, small=120, rate=100
+            "kill-services", "kill -9 of a random service every 2 s", kill_services, orders=20_000, small=120, rate=100,
+            fresh=True,
         ),
         Fault(
             "crash-points", "each service ends itself at the crash points of the kernel", crash, orders=100_000,
-            rate=25, drain=180, kind=Kind(carried=0.3), env_of=logs, forked=True, in_small=False,
+            rate=25, drain=180, kind=Kind(carried=0.3), env_of=logs, forked=True, fresh=True, in_small=False,
             afterwards=(every_point_was_hit,),
         ),
         Fault("pause-services", "a replica stands still for 20 s", pause_services, rate=20, in_small=False),
-        Fault("kill-kafka", "kill -9 of Kafka, three times", kill_kafka, orders=20_000, rate=100),
-        Fault("kill-postgres", "kill -9 of Postgres, five times", kill_postgres, orders=20_000, rate=100),
+        Fault("kill-kafka", "kill -9 of Kafka, three times", kill_kafka, orders=20_000, rate=100, fresh=True),
+        Fault("kill-postgres", "kill -9 of Postgres, five times", kill_postgres, orders=20_000, rate=100, fresh=True),
         Fault("pause-kafka", "Kafka stands still for 15 s", pause_kafka, in_small=False),
         Fault("commit-replies", "1 % of the replies to COMMIT are lost", drop_commit_replies, proxied=True),
         Fault("cut-links", "each link is cut for 20 s, one way or both", cut_links, rate=10, proxied=True),
-        Fault("full-disk-postgres", "Postgres's disk is full for 15 s", fill_disk, disk="postgres"),
-        Fault("full-disk-kafka", "Kafka's disk is full for 15 s", fill_disk, disk="kafka"),
+        Fault("full-disk-postgres", "Postgres's disk is full for 15 s", fill_disk, disk="postgres", fresh=True),
+        Fault("full-disk-kafka", "Kafka's disk is full for 15 s", fill_disk, disk="kafka", fresh=True),
         Fault(
             "poison", "1 in 500 messages is poison", poison, afterwards=(dead_letters_are_those_injected,)
         ),

@@ -95,6 +95,7 @@ class Fault:
     env: Env = field(default_factory=dict[str, Mapping[str, str]])  # beside the stack's own
     env_of: Callable[[Path], Env] | None = None  # the same, by the stack's directory
     forked: bool = False  # services start again at once after a kill -9
+    fresh: bool = False  # a stack of its own for every seed, instead of one for all
     proxied: bool = False
     disk: str | None = None  # whose data lie on a small disk
     in_small: bool = True  # whether `make test` has it

@@ -6,7 +6,7 @@ No I/O, no clock, no personal data.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from uuid import UUID, uuid5
 
@@ -63,6 +63,8 @@ class Unreadable:
 
 Said = Claim | Unreadable | OrderEvent
 
+ENDED_UNSEEN = Identification("ended")
+
 
 def dated(event: OrderEvent, recorded_at: datetime) -> OrderEvent:
     """A settlement counts when it was recorded at the latest: no import earns or decides anything in the future."""
@@ -74,8 +76,10 @@ def dated(event: OrderEvent, recorded_at: datetime) -> OrderEvent:
 def decide(registry: Registry, said: Said) -> list[Outcome]:
     """An order gets one answer; asking twice, late or in the wrong order changes nothing."""
     match said:
+        case Claim() if registry.orders.get(said.order_id) == ENDED_UNSEEN:
+            return _identify_late(registry, said)
         case Claim() | Unreadable() if said.order_id in registry.orders:
-            return []  # identified, refused, or ended before it was seen
+            return []  # identified or refused
         case Claim():
             return _identify(registry, said)
         case Unreadable():
@@ -130,6 +134,13 @@ def _identify(registry: Registry, claim: Claim) -> list[Outcome]:
         recipient_id=uuid5(claim.order_id, "recipient"), new_customer=customer is None, points_held=wanted,
     )  # fmt: skip
     return [*outcomes, identified, *_entry(customer_id, claim, -wanted, "redeemed", 1)]
+
+
+def _identify_late(registry: Registry, claim: Claim) -> list[Outcome]:
+    """The order ended before its buyer was seen, who is to be told of that; points are held no more."""
+    outcomes = _identify(registry, replace(claim, points=0))
+    refused = any(isinstance(outcome, BuyerRefused) for outcome in outcomes)
+    return [] if refused else [*outcomes, OrderEnded(order_id=claim.order_id)]
 
 
 def _links(registry: Registry, identities: tuple[Identity, ...], customer_id: UUID) -> list[IdentityLinked]:

@@ -9,7 +9,7 @@ from uuid import UUID, uuid5
 import pytest
 
 from services.customer.decisions import Claim, Said, Unreadable, decide, register
-from services.customer.registry import Customer, Identity, IdentityLinked, OrderEnded, Outcome, Registry
+from services.customer.registry import Customer, Identification, Identity, IdentityLinked, OrderEnded, Outcome, Registry
 from shared.events.customer import BuyerIdentified, BuyerRefused, CustomerRegistered
 from shared.events.order import OrderCancelled, OrderExpired, OrderRejected
 
@@ -133,12 +133,20 @@ def test_guests_and_new_buyers_have_no_points_and_are_not_registered_for_asking(
 
 
 @pytest.mark.parametrize("end", ENDS, ids=lambda end: type(end).__name__)
-def test_an_order_that_ended_before_it_was_identified_identifies_nobody(end: Said) -> None:
-    registry = given()
+def test_the_buyer_of_an_order_that_ended_before_is_known_all_the_same_to_be_told(end: Said) -> None:
+    registry = given(Customer(ALICE, balance=500))
     assert when(registry, end) == [OrderEnded(order_id=LAMPS)]
-    assert when(registry, claim(LAMPS, ALICE_AT_HOME)) == []
-    assert registry.customers == {}
-    assert registry.orders[LAMPS].state == "ended"
+    assert when(registry, claim(customer_id=ALICE, points=300)) == [identified(ALICE), OrderEnded(order_id=LAMPS)]
+    assert registry.orders[LAMPS] == Identification("ended", 1, ALICE, 0)
+    assert registry.customers[ALICE].balance == 500
+    assert when(registry, end) == []
+
+
+def test_a_buyer_whom_nobody_knows_is_not_told_of_an_order_that_ended_before() -> None:
+    registry = given()
+    when(registry, ENDS[0])
+    assert when(registry, claim(customer_id=BOB)) == []
+    assert registry.orders[LAMPS] == Identification("ended")
 
 
 def test_an_order_without_points_ends_silently() -> None:
