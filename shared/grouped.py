@@ -28,23 +28,28 @@ class Grouped(Generic[A, R]):
     def __init__(self, do: Callable[[list[A]], Awaitable[Sequence[R | Exception]]], *, size: int = 100, lanes: int = 2):
         self._do, self._size, self._lanes = do, size, lanes
         self._waiting: deque[tuple[A, asyncio.Future[R]]] = deque()
-        self._running: set[asyncio.Task[None]] = set()
+        self._tasks: set[asyncio.Task[None]] = set()  # held, or they could be collected
+        self._running = 0
 
     async def __call__(self, argument: A) -> R:
         future: asyncio.Future[R] = asyncio.get_running_loop().create_future()
         self._waiting.append((argument, future))
-        if len(self._running) < self._lanes:
+        if self._running < self._lanes:
+            self._running += 1
             task = asyncio.create_task(self._lane())
-            self._running.add(task)
-            task.add_done_callback(self._running.discard)
+            self._tasks.add(task)
+            task.add_done_callback(self._tasks.discard)
         return await future
 
     async def _lane(self) -> None:
-        while self._waiting:
-            group = [self._waiting.popleft() for _ in range(min(self._size, len(self._waiting)))]
-            group = [(argument, future) for argument, future in group if not future.done()]  # the caller went away
-            if group:
-                await self._run(group)
+        try:
+            while self._waiting:
+                group = [self._waiting.popleft() for _ in range(min(self._size, len(self._waiting)))]
+                group = [(argument, future) for argument, future in group if not future.done()]  # the caller went away
+                if group:
+                    await self._run(group)
+        finally:
+            self._running -= 1  # in one breath with the last look: who comes from here on starts a lane
 
     async def _run(self, group: Sequence[tuple[A, asyncio.Future[R]]]) -> None:
         try:

@@ -45,6 +45,20 @@ async def test_who_comes_while_a_group_is_under_way_makes_up_the_next():
     assert groups.seen == [[1], [2, 3, 4]]
 
 
+async def test_who_comes_at_the_very_end_of_a_lane_is_not_forgotten():
+    groups = Groups()
+    groups.gate.set()
+    answers: list[int] = []
+
+    async def chain(number: int) -> None:
+        for _ in range(50):  # each call begins as soon as the lane of the one before has ended
+            answers.append(await groups.ask(number))
+
+    async with asyncio.timeout(2):
+        await asyncio.gather(*(chain(number) for number in range(3)))
+    assert len(answers) == 150
+
+
 async def test_lanes_and_sizes_are_kept():
     groups = Groups(lanes=2, size=2)
     assert await asked(groups, 1, 2, 3, 4, 5, 6, 7) == [1, 4, 9, 16, 25, 36, 49]
