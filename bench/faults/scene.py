@@ -88,7 +88,7 @@ class Fault:
     act: Callable[[Scene], Awaitable[None]]
     orders: int = 2000
     small: int = 60
-    rate: float = 50.0  # orders a second
+    rate: float = 80.0  # orders a second
     small_rate: float = 12.0
     drain: float = 120.0  # seconds, from healing until nothing is under way
     kind: Kind = field(default_factory=Kind)
