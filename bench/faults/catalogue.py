@@ -84,7 +84,7 @@ async def drop_commit_replies(scene: Scene) -> None:
 
 
 async def cut_links(scene: Scene) -> None:
-    """Every link for 20 s, two at a time; over three seeds each is cut in each direction."""
+    """Every link for 20 s, three at a time; over three seeds each is cut in each direction."""
     proxies = scene.proxy()
     names, directions = sorted(await proxies.stats()), get_args(Direction)
     turns = [(name, directions[(number + scene.load.seed) % 3]) for number, name in enumerate(names)]
@@ -99,8 +99,8 @@ async def cut_links(scene: Scene) -> None:
         scene.did("links cut")
 
     scene.facts["links"] = [f"{name} {direction}" for name, direction in turns]
-    for pair in itertools.zip_longest(turns[::2], turns[1::2]):
-        await asyncio.gather(*(cut(turn) for turn in pair if turn is not None))
+    for first in range(0, len(turns), 3):
+        await asyncio.gather(*(cut(turn) for turn in turns[first : first + 3]))
 
 
 async def fill_disk(scene: Scene) -> None:
@@ -179,7 +179,7 @@ FAULTS = {
     for fault in (
         Fault(
             "kill-services", "kill -9 of a random service every 2 s", kill_services, orders=20_000, small=120, rate=100,
-            fresh=True,
+            forked=True, fresh=True,
         ),
         Fault(
             "crash-points", "each service ends itself at the crash points of the kernel", crash, orders=100_000,

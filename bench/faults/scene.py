@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from bench.faults import forks
 from bench.faults.disks import Disk
 from bench.faults.load import Kind, Load
 from bench.faults.proxy import Proxies
@@ -37,6 +38,7 @@ class Scene:
     expected: dict[str, Any] = field(default_factory=dict[str, Any])  # what only this fault may have left behind
     loading: asyncio.Task[None] | None = None
     told: Env = field(default_factory=dict[str, Mapping[str, str]])
+    forked: bool = False  # services are children of processes that start them again at once
     unharm: Callable[[], Awaitable[None]] = field(kw_only=True)  # starts services again without the fault's environment
 
     def did(self, what: str) -> None:
@@ -54,7 +56,10 @@ class Scene:
     async def kill(self, name: str, number: int = signal.SIGKILL) -> bool:
         """Send a signal; False when the process does not run just now."""
         try:
-            await asyncio.to_thread(self.stack.kill, name, number)
+            if self.forked and name in SERVICES:
+                await asyncio.to_thread(forks.kill, self.stack, name, number)
+            else:
+                await asyncio.to_thread(self.stack.kill, name, number)
         except StackError:
             return False
         return True

@@ -76,7 +76,7 @@ class Stage:
         load = Load(self.platform, seed, fault.kind)
         scene = Scene(
             self.stack, self.platform, load, random.Random(seed), small, self.say, self.proxies, self.disk,
-            row.facts, self.expected, told=self.env, unharm=self._start,
+            row.facts, self.expected, told=self.env, forked=fault.forked, unharm=self._start,
         )  # fmt: skip
         try:
             await self._start(fault)
