@@ -222,7 +222,7 @@ async def demo(orders: int, rate: float, seed: int, planted: str | None, directo
             await plant.plant(platform, planted)
             console.print(f"[yellow]planted a violation of {planted}[/]")
         try:
-            findings = await rested(platform, run)
+            findings = await invariants.at_rest(platform, acknowledged=run.acknowledged)
         finally:
             if planted is not None:
                 await plant.undo(platform, planted)
@@ -262,17 +262,6 @@ async def all_closed(platform: Platform) -> None:
                 raise PlatformError(f"{left} orders are still on their way after three minutes: make status")
             await asyncio.sleep(0.3)
         progress.update(closing, completed=counts.get("closed", 0), total=counts.get("closed", 0))
-
-
-async def rested(platform: Platform, run: Run) -> Sequence[invariants.Finding]:
-    """Judge when the last events have been relayed and the last refunds paid: at most half a minute later."""
-    findings: Sequence[invariants.Finding] = ()
-    for _ in range(10):
-        await asyncio.sleep(2.5)
-        findings = await invariants.check(platform, acknowledged=run.acknowledged)
-        if all(finding.held for finding in findings):
-            break
-    return findings
 
 
 def main(

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import sys
+import time
 from collections import Counter, defaultdict
 from collections.abc import Callable, Collection, Iterable, Sequence
 from datetime import UTC, datetime, timedelta
@@ -246,6 +247,21 @@ async def check(
     """Collect and judge; ``settled_seconds`` is how long an order must have rested to be judged as settled."""
     evidence = await collect(platform, settled_seconds=settled_seconds, acknowledged=acknowledged, injected=injected)
     return judge(evidence)
+
+
+async def at_rest(
+    platform: Platform, *, seconds: float = 30.0, settled_seconds: float = 2.0,
+    acknowledged: Sequence[tuple[str, str, str]] = (), injected: Collection[str] = (),
+) -> list[Finding]:  # fmt: skip
+    """Judge until all hold, or for so many seconds: the last events are relayed, and the last refunds paid, later."""
+    give_up = time.monotonic() + seconds
+    while True:
+        await asyncio.sleep(settled_seconds + 0.2)
+        findings = await check(
+            platform, settled_seconds=settled_seconds, acknowledged=acknowledged, injected=injected
+        )  # fmt: skip
+        if all(finding.held for finding in findings) or time.monotonic() > give_up:
+            return findings
 
 
 def show(findings: Iterable[Finding], console: Console) -> bool:

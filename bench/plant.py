@@ -12,13 +12,11 @@ from datetime import UTC, datetime
 from decimal import Decimal
 from uuid import uuid4
 
+from bench.foreign import put
 from bench.platform import SERVICES, Platform, PlatformError, database
 from deploy.local.stack import Stack
-from shared.envelope import headers_for
 from shared.events.pricing import PriceChanged
-from shared.kafka import Producer
 from shared.topics import PRICES
-from shared.tracing import Trace
 
 NOBODY = "00000000-0000-0000-0000-000000000000"  # the id of what is planted
 
@@ -247,16 +245,7 @@ async def spoil(stack: Stack) -> str:
     event = PriceChanged(
         occurred_at=now, sku=sku, price_list="planted", currency="GBP", unit_price=Decimal(1), valid_from=now
     )
-    headers = headers_for(
-        id=uuid4(), source=PRICES.source, type=PRICES.type_of(PriceChanged), recorded_at=now, key=sku, sequence=2,
-        correlation_id="planted", causation_id=None, traceparent=str(Trace.new()),
-    )  # fmt: skip
-    producer = Producer(stack.bootstrap_servers)
-    await producer.start()
-    try:
-        await (await producer.send(PRICES.name, sku, event.model_dump_json().encode(), headers))
-    finally:
-        await producer.stop()
+    await put(stack.bootstrap_servers, PRICES, PRICES.type_of(PriceChanged), sku, event.model_dump_json().encode(), 2)
     return sku
 
 

@@ -18,19 +18,13 @@ from bench.faults.disks import NoDisksError
 from bench.faults.results import Results, Row
 from bench.faults.scene import Fault
 from bench.faults.stage import DIRECTORY, Stage
+from bench.source import version
 from deploy.local.errors import StackError
-from deploy.local.supervision import fingerprint
-from deploy.local.supervisor import ROOT
 
 SEEDS = (1, 2, 3)
 console = Console(highlight=False, soft_wrap=True)
 if not console.is_terminal:
     console.width = 110  # a log has room
-
-
-def version() -> str:
-    """Of the source that is put to the test: a row of another version does not count."""
-    return fingerprint([ROOT / "shared", ROOT / "services"])[:12]
 
 
 async def matrix(faults: Sequence[Fault], seeds: Sequence[int], *, small: bool, again: bool, path: Path) -> list[Row]:

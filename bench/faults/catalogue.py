@@ -9,8 +9,6 @@ import statistics
 from collections.abc import Sequence
 from typing import get_args
 
-import psutil
-
 from bench.faults.crashes import crash, every_point_was_hit, logs
 from bench.faults.load import Kind
 from bench.faults.poison import Poisoner, put_aside
@@ -18,6 +16,7 @@ from bench.faults.proxy import Direction
 from bench.faults.replicas import replica
 from bench.faults.rereading import read_again
 from bench.faults.scene import Fault, Scene
+from bench.machine import pss
 from bench.platform import SERVICES
 
 
@@ -147,7 +146,7 @@ async def crowd(scene: Scene) -> None:
     weights: list[float] = []
     while await scene.sleep(0.5):
         if pid := scene.stack.pid("order"):
-            weights.append(psutil.Process(pid).memory_full_info().uss / 1_048_576)
+            weights.append(pss(pid) / 1_048_576)
     third = max(1, len(weights) // 3)
     scene.facts["MiB of order"] = [round(statistics.mean(part), 1) for part in (weights[:third], weights[-third:])]
 

@@ -6,44 +6,45 @@ import asyncio
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from typing import Any
 from uuid import UUID, uuid4
 
+from bench.foreign import put
 from shared.consume import Subscription
 from shared.contracts.services import all_parts
-from shared.envelope import headers_for
 from shared.events.inventory import StockReleased
 from shared.events.order import OrderPlaced
 from shared.events.pricing import OrderPriced
-from shared.kafka import Producer, read_all
+from shared.kafka import read_all
+from shared.messages import Topic
 from shared.topics import HOLDS, ORDERS, QUOTES, SERVICES, dead_letters
 
 Place = tuple[str, str, int, int]  # consumer, topic, partition, offset
-Content = tuple[str, str, bytes]  # topic, type, value
+Content = tuple[Topic[Any], str, bytes]  # topic, type, value
 
 BIG = 1_000_000  # bytes
-SOURCES = {topic.name: topic.source for topic in (ORDERS, QUOTES, HOLDS)}
 
 
 def _bad_json(_: UUID) -> Content:
-    return ORDERS.name, ORDERS.type_of(OrderPlaced), b'{"order_id": '
+    return ORDERS, ORDERS.type_of(OrderPlaced), b'{"order_id": '
 
 
 def _invalid(_: UUID) -> Content:
-    return QUOTES.name, QUOTES.type_of(OrderPriced), b'{"order_id": "not an id"}'
+    return QUOTES, QUOTES.type_of(OrderPriced), b'{"order_id": "not an id"}'
 
 
 def _big(_: UUID) -> Content:
-    return ORDERS.name, ORDERS.type_of(OrderPlaced), b'{"note": "' + b"x" * BIG + b'"}'
+    return ORDERS, ORDERS.type_of(OrderPlaced), b'{"note": "' + b"x" * BIG + b'"}'
 
 
 def _raises(order_id: UUID) -> Content:
     """A faultless event about an order that is not there: the handler of order raises."""
     event = StockReleased(occurred_at=datetime.now(UTC), order_id=order_id, allocations=())
-    return HOLDS.name, HOLDS.type_of(StockReleased), event.model_dump_json().encode()
+    return HOLDS, HOLDS.type_of(StockReleased), event.model_dump_json().encode()
 
 
 def _unknown(_: UUID) -> Content:
-    return ORDERS.name, "isthmus.order.OrderTeleported.v1", b"{}"
+    return ORDERS, "isthmus.order.OrderTeleported.v1", b"{}"
 
 
 KINDS: Mapping[str, tuple[Callable[[UUID], Content], Sequence[str] | None]] = {  # and who puts it aside; None: all
@@ -75,22 +76,12 @@ class Poisoner:
         """One message, of the kinds in turn, under ``key``; returns when Kafka has it."""
         kind = list(KINDS)[number % len(KINDS)]
         make, readers = KINDS[kind]
-        id_, order_id = uuid4(), uuid4()
-        topic, type_, value = make(order_id)
-        headers = headers_for(
-            id=id_, source=SOURCES[topic], type=type_, recorded_at=datetime.now(UTC), key=key, sequence=1,
-            correlation_id=str(id_), causation_id=None, traceparent="",
-        )  # fmt: skip
-        producer = Producer(self.bootstrap_servers)
-        await producer.start()
-        try:
-            at = await (await producer.send(topic, key, value, headers))
-        finally:
-            await producer.stop()
+        topic, type_, value = make(uuid4())
+        id_, at = await put(self.bootstrap_servers, topic, type_, key, value)
         self.ids.add(str(id_))
         self.counts[kind] += 1
-        for reader in self._readers(topic, type_) if readers is None else readers:
-            self.expected.add((reader, topic, at.partition, at.offset))
+        for reader in self._readers(topic.name, type_) if readers is None else readers:
+            self.expected.add((reader, topic.name, at.partition, at.offset))
 
     def _readers(self, topic: str, type_: str) -> Sequence[str]:
         return [

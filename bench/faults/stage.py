@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import random
 import time
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -20,7 +20,6 @@ from bench.faults.proxy import Proxies
 from bench.faults.results import Row
 from bench.faults.scene import Env, Fault, Say, Scene
 from bench.faults.wiring import links
-from bench.finding import Finding
 from bench.platform import SERVICES, Platform, PlatformError
 from deploy.local.errors import StackError
 from deploy.local.stack import Stack
@@ -104,19 +103,16 @@ class Stage:
         await asyncio.to_thread(self.stack.up, SERVICES, env=env, launcher=launcher)
 
     async def _judge(self, fault: Fault, scene: Scene, row: Row) -> None:
-        """All invariants, once nothing moves any more; what comes a moment later (a last refund) is waited for."""
+        """All invariants, once nothing moves any more; then mails, and what the fault asks for."""
         told = scene.load.told
-        findings: Sequence[Finding] = ()
+        scene.say("invariants")
         injected = self.expected["poison"].ids if "poison" in self.expected else ()
-        for _ in range(8):
-            await asyncio.sleep(2.2)
-            findings = await invariants.check(self.platform, acknowledged=self.acknowledged, injected=injected)
-            if all(finding.held for finding in findings):
-                break
+        findings = await invariants.at_rest(self.platform, acknowledged=self.acknowledged, injected=injected)
         row.count(findings, "at rest")
         row.fail("doubled", [f"{reference} was told of as two orders" for reference in told.different])
         row.fail("lost", [f"refused for good: {one}" for one in told.refused])
         if not scene.small:
+            scene.say("mails")
             await _mailed(scene)
         for check in fault.afterwards:
             row.fail("other", list(await check(scene)))

@@ -12,15 +12,14 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from bench import invariants
-from bench.perf import flash, floor, growth, latency, machine, memory, results, sync, throughput
+from bench import invariants, machine
+from bench.perf import flash, floor, growth, latency, memory, results, sync, throughput
 from bench.perf.child import ChildError
 from bench.perf.results import Result
 from bench.perf.stage import Stage
 from bench.platform import PlatformError
+from bench.source import version
 from deploy.local.errors import StackError
-from deploy.local.supervision import fingerprint
-from deploy.local.supervisor import ROOT
 
 Benchmark = Callable[[Stage, Result], Awaitable[None]]
 BENCHMARKS: Mapping[str, Benchmark] = {
@@ -36,11 +35,6 @@ FAILURES = (StackError, PlatformError, ChildError, OSError, ValueError, TimeoutE
 console = Console(highlight=False)
 if not console.is_terminal:
     console.width = 150  # a log has room
-
-
-def version() -> str:
-    """Of the source that is measured."""
-    return fingerprint([ROOT / "shared", ROOT / "services"])[:12]
 
 
 async def measure(name: str, seed: int, folder: Path, *, quick: bool, million: bool) -> Result:

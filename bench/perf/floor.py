@@ -12,7 +12,8 @@ import contextlib
 import time
 from typing import Any
 
-from bench.perf import frozen, machine, moving
+from bench import machine
+from bench.perf import frozen, moving
 from bench.perf.child import child
 from bench.perf.figures import per
 from bench.perf.measuring import lengths, remarks

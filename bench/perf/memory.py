@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 
-from bench.perf import machine
+from bench import machine
 from bench.perf.measuring import MIB, facts, lengths, measured, run_table
 from bench.perf.results import Result, at_most, plain
 from bench.perf.stage import Stage

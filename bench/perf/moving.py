@@ -25,7 +25,7 @@ import asyncpg
 import uuid_utils
 import uvloop
 
-from bench.perf import machine
+from bench import machine
 from bench.perf.bare import Writer, reader, writer
 from bench.perf.frozen import Records, Rows
 

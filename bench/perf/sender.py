@@ -10,7 +10,7 @@ from urllib.parse import urlsplit
 import orjson
 import uvloop
 
-from bench.perf import machine
+from bench import machine
 from bench.perf.figures import quantile
 from bench.perf.http import Run, drive
 from bench.perf.orders import Load, build

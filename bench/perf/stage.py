@@ -10,8 +10,8 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from bench import invariants
-from bench.perf import machine, sender, watcher
+from bench import invariants, machine
+from bench.perf import sender, watcher
 from bench.perf.child import Child, child
 from bench.perf.lag import Lag, sampled
 from bench.perf.orders import CHANNEL, HOUSE, PRICE, SKUS, Load
@@ -170,13 +170,7 @@ class Stage:
     async def findings(self) -> list[invariants.Finding]:
         """All invariants, once nothing moves any more."""
         self.say("invariants")
-        findings: list[invariants.Finding] = []
-        for _ in range(8):
-            await asyncio.sleep(2.2)
-            findings = await invariants.check(self.platform, acknowledged=self.acknowledged)
-            if all(finding.held for finding in findings):
-                break
-        return findings
+        return await invariants.at_rest(self.platform, acknowledged=self.acknowledged)
 
     async def _measure(self, trial: Trial) -> None:
         """CPU over the window, and memory at its end."""

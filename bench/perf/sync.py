@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Callable, Coroutine, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -116,7 +116,7 @@ async def _change(stage: Stage, skus: list[str], seen: list[Copy], prices: dict[
                 for copy in seen:
                     copy.waiting[customer if copy.kind == "tier" else sku] = due
                 for change in _changes(stage, sku, customer).values():
-                    group.create_task(_sent(change))
+                    group.create_task(change())
         for _ in range(300):
             if not any(copy.waiting for copy in seen):
                 break
@@ -127,7 +127,7 @@ async def _change(stage: Stage, skus: list[str], seen: list[Copy], prices: dict[
         await asyncio.gather(*looking, return_exceptions=True)
 
 
-def _changes(stage: Stage, sku: str, customer: str) -> Mapping[str, Callable[[], Awaitable[Any]]]:
+def _changes(stage: Stage, sku: str, customer: str) -> Mapping[str, Callable[[], Coroutine[Any, Any, Any]]]:
     ask = stage.platform.ask
     receipt = {"sku": sku, "warehouse": HOUSE["code"], "quantity": 7, "unit_cost": "2.00", "currency": "GBP"}
     price = {"price_list": "main", "lines": [{"sku": sku, "unit_price": "5.10"}]}
@@ -137,10 +137,6 @@ def _changes(stage: Stage, sku: str, customer: str) -> Mapping[str, Callable[[],
         "tier": lambda: ask("customer", "PUT", f"/customers/{customer}/tier", json={"tier": TIER}),
         "price": lambda: ask("pricing", "POST", "/prices", json=price, key=f"sync/{sku}"),
     }
-
-
-async def _sent(change: Callable[[], Awaitable[Any]]) -> None:
-    await change()
 
 
 async def _look(stage: Stage, copy: Copy) -> None:

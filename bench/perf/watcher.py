@@ -9,7 +9,7 @@ from multiprocessing.connection import Connection
 
 import uvloop
 
-from bench.perf import machine
+from bench import machine
 from bench.perf.bare import Reader, reader
 from shared.envelope import Record
 from shared.topics import ALL_TOPICS

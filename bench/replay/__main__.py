@@ -274,9 +274,8 @@ async def replay(path: Path, stock: Stock, directory: Path) -> int:
         accounted = account(plan, run, stock)
         accounted = await months.compare(platform, plan, run.channel, run.sold(), console) and accounted
         console.print()
-        await asyncio.sleep(2.5)
         acknowledged = [(run.channel, reference, id_) for reference, id_ in run.ids.items()]
-        held = invariants.show(await invariants.check(platform, acknowledged=acknowledged), console)
+        held = invariants.show(await invariants.at_rest(platform, acknowledged=acknowledged), console)
     verdict = "Every row and penny is accounted for" if accounted else "[red]Not everything is accounted for[/]"
     console.print(f"\n{verdict}; {time.monotonic() - started:.0f} s in all")
     return 0 if accounted and held else 1

@@ -297,14 +297,11 @@ class Market:
 
     async def holds_all_invariants(self, seconds: float = 30) -> None:
         """Once the last events and refunds have gone their way."""
-        give_up = time.monotonic() + seconds
-        while True:
-            findings = await invariants.check(self.platform, settled_seconds=1, acknowledged=self.acknowledged)
-            broken = [f"{one.id}: {detail}" for one in findings for detail in one.broken]
-            if not broken:
-                return
-            assert time.monotonic() < give_up, "\n".join(broken)
-            await asyncio.sleep(1)
+        findings = await invariants.at_rest(
+            self.platform, seconds=seconds, settled_seconds=1, acknowledged=self.acknowledged
+        )
+        broken = [f"{one.id}: {detail}" for one in findings for detail in one.broken]
+        assert not broken, "\n".join(broken)
 
     async def start(self, services: Iterable[str], **environment: Mapping[str, str]) -> None:
         """Start services, or start them anew where their environment differs."""

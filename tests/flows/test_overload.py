@@ -10,13 +10,13 @@ import time
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import httpx2
 import orjson
 import pytest
 
+from bench.machine import pss
 from tests.flows.market import OPEN, Market, until
 
 # At most so many orders wait at once, and the gate is looked at about once a second: some 50 a second are taken.
@@ -80,7 +80,7 @@ async def send(market: Market, sku: str, seconds: float) -> Crowd:
 
     async def watch() -> None:
         while True:
-            crowd.memory.append(memory(market))
+            crowd.memory.append(pss(market.platform.stack.pid("order") or 0) / 1_048_576)
             alive = await ask(url, {}, "GET", "/health/live")
             if not alive.is_success:
                 crowd.others.append(f"health: {alive.status_code}")
@@ -94,13 +94,6 @@ async def send(market: Market, sku: str, seconds: float) -> Crowd:
             await asyncio.sleep(max(0.0, begun + number / OFFERED - time.perf_counter()))
     watching.cancel()
     return crowd
-
-
-def memory(market: Market) -> float:
-    """MiB that belong to the order process alone, or its part of what it shares."""
-    pid = market.platform.stack.pid("order")
-    said = Path(f"/proc/{pid}/smaps_rollup").read_text()
-    return int(re.findall(r"^Pss:\s+(\d+) kB", said, re.MULTILINE)[0]) / 1024
 
 
 def thirds(values: Sequence[float]) -> tuple[float, float]:

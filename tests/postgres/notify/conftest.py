@@ -64,7 +64,7 @@ class Post:
             self._controller.loop.call_soon_threadsafe(transport.abort)
         self._transports.clear()
 
-    async def handle_EHLO(  # noqa: N802
+    async def handle_EHLO(  # noqa: N802 - what aiosmtpd calls it
         self, server: Any, session: Any, _envelope: Any, hostname: str, responses: list[str]
     ) -> list[str]:
         session.host_name = hostname
@@ -80,7 +80,7 @@ class Post:
             envelope.rcpt_tos.append(address)
         return self.to_recipient
 
-    async def handle_DATA(self, server: Any, _session: Any, envelope: Any) -> str:  # noqa: N802
+    async def handle_DATA(self, server: Any, _session: Any, envelope: Any) -> str:  # noqa: N802 - likewise
         if self.drops:
             server.transport.abort()
             raise ConnectionAbortedError

@@ -120,7 +120,7 @@ async def test_no_connection_is_kept_for_long_or_for_too_many_mails(
             await session.address("care@shop.example", "anna@home.example")
     assert world.post.connections == 2
     async with asyncio.timeout(5):
-        while server._kept or server._ending:  # noqa: ASYNC110
+        while server._kept or server._ending:  # noqa: ASYNC110 - it signals nobody
             await asyncio.sleep(0.02)
 
 

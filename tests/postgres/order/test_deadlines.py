@@ -91,7 +91,7 @@ async def test_a_cancellation_that_waited_for_a_capture_gives_the_money_back(dat
     async with database.transaction() as tx:
         orders = await store.load(tx, [order_id])
         waiting = asyncio.create_task(cancel_order(database, order_id))
-        while not await tx.db.fetchval("SELECT count(*) FROM pg_locks WHERE NOT granted"):  # noqa: ASYNC110
+        while not await tx.db.fetchval("SELECT count(*) FROM pg_locks WHERE NOT granted"):  # noqa: ASYNC110 - a database does not tell
             await asyncio.sleep(0.005)
         events = settle(orders.by_id[order_id], CAPTURED, datetime.now(UTC))
         orders.happen(
@@ -150,7 +150,7 @@ async def test_an_order_whose_last_answer_came_while_the_judge_waited_is_not_exp
     async with database.transaction() as tx:
         await join_answers(tx, answers)
         waiting = asyncio.create_task(expire(database))
-        while not await tx.db.fetchval("SELECT count(*) FROM pg_locks WHERE NOT granted"):  # noqa: ASYNC110
+        while not await tx.db.fetchval("SELECT count(*) FROM pg_locks WHERE NOT granted"):  # noqa: ASYNC110 - a database does not tell
             await asyncio.sleep(0.005)
     await waiting
     row = await order_row(database, order_id)

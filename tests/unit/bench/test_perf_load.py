@@ -8,9 +8,9 @@ import time
 import orjson
 import pytest
 
+from bench.machine import cpu_of_self, used
 from bench.perf import frozen, moving
 from bench.perf.http import Request, Run, drive
-from bench.perf.machine import cpu_of_self, used
 from bench.perf.measuring import bounded
 from bench.perf.orders import SKUS, Load, build
 from bench.perf.sender import Sent, told

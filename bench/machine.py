@@ -38,9 +38,18 @@ def cpu(stack: Stack) -> dict[str, float]:
 def memory(stack: Stack) -> dict[str, int]:
     """PSS in bytes by part: what it shares with others counts in parts, so that the sum is what is really used."""
     return {
-        name: sum(_pss(one) for one in ([pid, *_below(pid)] if name == "postgres" else [pid]))
+        name: sum(pss(one) for one in ([pid, *_below(pid)] if name == "postgres" else [pid]))
         for name, pid in _pids(stack).items()
     }
+
+
+def pss(pid: int) -> int:
+    """Bytes that belong to a process alone, and its part of what it shares; 0 when it is gone."""
+    try:
+        lines = (PROC / str(pid) / "smaps_rollup").read_text().splitlines()
+    except (FileNotFoundError, ProcessLookupError):
+        return 0
+    return sum(int(line.split()[1]) * 1024 for line in lines if line.startswith("Pss:"))
 
 
 def used(before: Mapping[str, float], after: Mapping[str, float]) -> dict[str, float]:
@@ -83,11 +92,3 @@ def _below(pid: int) -> list[int]:
 
 def _all() -> Iterator[int]:
     return (int(entry.name) for entry in PROC.iterdir() if entry.name.isdigit())
-
-
-def _pss(pid: int) -> int:
-    try:
-        lines = (PROC / str(pid) / "smaps_rollup").read_text().splitlines()
-    except (FileNotFoundError, ProcessLookupError):
-        return 0
-    return sum(int(line.split()[1]) * 1024 for line in lines if line.startswith("Pss:"))
