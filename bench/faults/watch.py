@@ -63,15 +63,16 @@ UNDER_WAY = {
     },
 }
 MAILS = "SELECT count(*) FROM messages"
-# Those that were tried in vain, again and again, wait for up to five minutes until the next try.
-HURRY = "UPDATE messages SET due_at = now() WHERE handing_over_at IS NULL AND due_at > now() + interval '2 seconds'"
+# Those that were tried in vain, again and again, wait for up to five minutes until the next try; those that a killed
+# process had in its hands wait as long as the slowest mail server might take. Here it has two seconds for an answer.
+HURRY = """
+UPDATE messages SET due_at = now()
+WHERE due_at > now() + interval '2 seconds' AND coalesce(handing_over_at < now() - interval '20 seconds', true)
+"""
 
 
 async def mails(platform: Platform, *, hurry: bool = False) -> int:
-    """Mails whose outcome is not known yet; one that a killed process had in its hands waits for its lease to end.
-
-    With ``hurry`` the others do not wait for their next try.
-    """
+    """Mails whose outcome is not known yet; with ``hurry`` they do not wait for their next try."""
     async with database(platform.stack, "notify") as connection:
         if hurry:
             await connection.execute(HURRY)
