@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import sys
-import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
@@ -12,6 +11,7 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
+from bench.clock import clock
 from bench.faults import results
 from bench.faults.catalogue import FAULTS
 from bench.faults.disks import NoDisksError
@@ -31,7 +31,7 @@ async def matrix(faults: Sequence[Fault], seeds: Sequence[int], *, small: bool, 
     """Run what has not held yet; a row each, entered into the file as soon as it is known."""
     kept, rows = Results(path), list[Row]()
     size, source = "small" if small else "full", version()
-    clock = Clock()
+    say = clock(console)
     for fault in faults:
         before = {} if again else {seed: kept.find(fault.name, seed, size, source) for seed in seeds}
         held = {seed: row for seed, row in before.items() if row is not None}
@@ -39,14 +39,14 @@ async def matrix(faults: Sequence[Fault], seeds: Sequence[int], *, small: bool, 
             console.print(f"[dim]{fault.name}, seed {seed}: held before, in {row.seconds:.0f} s[/]")
         left = [seed for seed in seeds if seed not in held]
         while left:
-            async with Stage.open(DIRECTORY, clock.say, proxied=fault.proxied, disk=fault.disk) as stage:
+            async with Stage.open(DIRECTORY, say, proxied=fault.proxied, disk=fault.disk) as stage:
                 while left:
                     seed = left.pop(0)
                     console.print(f"[bold]{fault.name}[/], seed {seed}")
                     row = await stage.run(fault, seed, small=small, version=source)
                     kept.enter(row)
                     rows.append(row)
-                    clock.say(_verdict(row))
+                    say(_verdict(row))
                     if fault.fresh or not row.held:
                         break
         rows += held.values()
@@ -56,16 +56,6 @@ async def matrix(faults: Sequence[Fault], seeds: Sequence[int], *, small: bool, 
 def _verdict(row: Row) -> str:
     verdict = "held" if row.held else f"BROKEN: {row.broken[:3]}"
     return f"{verdict}: {row.orders:,} orders in {row.seconds} s, drained in {row.drain_seconds} s"
-
-
-class Clock:
-    """Says how long it has been."""
-
-    def __init__(self) -> None:
-        self._began = time.monotonic()
-
-    def say(self, text: str) -> None:
-        console.print(f"  {time.monotonic() - self._began:6.1f} s  {text}", style="dim", markup=False)
 
 
 def main(
@@ -88,7 +78,8 @@ def main(
         sys.exit(1)
     console.print()
     held = results.show(rows, console)
-    console.print(f"\nRows are in {out}.")
+    minutes = sum(row.seconds for row in rows) / 60
+    console.print(f"\nRows are in {out}; to run them took {minutes:.0f} minutes.")
     sys.exit(0 if held else 1)
 
 

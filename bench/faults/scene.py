@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from bench.clock import Say
 from bench.faults import forks
 from bench.faults.disks import Disk
 from bench.faults.load import Kind, Load
@@ -18,7 +19,6 @@ from bench.platform import SERVICES, Platform
 from deploy.local.errors import StackError
 from deploy.local.stack import Stack
 
-Say = Callable[[str], None]
 Env = Mapping[str, Mapping[str, str]]
 
 

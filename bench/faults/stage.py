@@ -12,13 +12,14 @@ from pathlib import Path
 from typing import Any
 
 from bench import invariants
+from bench.clock import Say
 from bench.faults import watch
 from bench.faults.disks import Disk, remove_disks, small_disk
 from bench.faults.forks import LAUNCHER
 from bench.faults.load import Load
 from bench.faults.proxy import Proxies
 from bench.faults.results import Row
-from bench.faults.scene import Env, Fault, Say, Scene
+from bench.faults.scene import Env, Fault, Scene
 from bench.faults.wiring import links
 from bench.platform import SERVICES, Platform, PlatformError
 from deploy.local.errors import StackError

@@ -13,6 +13,7 @@ import typer
 from rich.console import Console
 
 from bench import invariants, machine
+from bench.clock import clock
 from bench.perf import flash, floor, growth, latency, memory, results, sync, throughput
 from bench.perf.child import ChildError
 from bench.perf.results import Result
@@ -40,11 +41,7 @@ if not console.is_terminal:
 async def measure(name: str, seed: int, folder: Path, *, quick: bool, million: bool) -> Result:
     """Run one benchmark on a stack of its own, hold the stack to its invariants, keep and show what was found."""
     result = Result(name, seed, machine.describe(), version(), quick, folder)
-    began = time.monotonic()
-
-    def say(text: str) -> None:
-        console.print(f"  {time.monotonic() - began:6.1f} s  {text}", style="dim", markup=False)
-
+    say, began = clock(console), time.monotonic()
     async with Stage.open(seed, say, quick=quick, million=million) as stage:
         await BENCHMARKS[name](stage, result)
         findings = await stage.findings()

@@ -5,12 +5,13 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from bench import invariants, machine
+from bench.clock import Say
 from bench.perf import sender, watcher
 from bench.perf.child import Child, child
 from bench.perf.lag import Lag, sampled
@@ -30,8 +31,6 @@ ENDS = frozenset({"OrderConfirmed", "OrderRejected", "OrderCancelled", "OrderExp
 STOCK = 100_000_000  # units of each SKU
 SANDBOX = {"delay_ms": 5, "webhook_duplicate_rate": 0, "webhook_reorder_rate": 0}
 HEAD_START = 0.3  # seconds from the word to start until the start
-
-Say = Callable[[str], None]
 
 
 @dataclass
