@@ -208,6 +208,9 @@ FAULTS = {
             kind=Kind(bulk=0.2), env={"order": {"ISTHMUS_MAX_OPEN_ORDERS": "1000"}}, in_small=False,
             afterwards=(refused_in_time,),
         ),
-        Fault("read-again", "afterwards all offsets are reset to 0", nothing, afterwards=(read_again,), in_small=False),
+        Fault(
+            "read-again", "afterwards all offsets are reset to 0", nothing, fresh=True, afterwards=(read_again,),
+            in_small=False,
+        ),
     )
 }  # fmt: skip
