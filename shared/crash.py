@@ -2,7 +2,8 @@
 
 Armed by the environment, for tests only: with ``ISTHMUS_CRASH_POINTS="relay sent,call made"`` a process chooses one of
 these points and ends there, the first time it comes by or one of the next few. ``ISTHMUS_CRASH_LOG`` names a file into
-which it writes the point before. With ``all`` it chooses among all.
+which it writes the point before; by it, the point is chosen that has had its turn least often. One that is named twice
+has two turns. With ``all`` it chooses among all.
 """
 
 from __future__ import annotations
@@ -10,7 +11,9 @@ from __future__ import annotations
 import os
 import random
 import signal
+from collections import Counter
 from collections.abc import Sequence
+from pathlib import Path
 
 POINTS = (
     "transaction before commit",
@@ -38,6 +41,7 @@ def chosen_from(text: str) -> Sequence[str]:
 
 
 _names = chosen_from(os.environ.get("ISTHMUS_CRASH_POINTS", ""))
+_dice = random.SystemRandom()  # a fork shares no state with its siblings
 _fate: tuple[str, int] | None = None  # chosen when the first point is passed: a fork has one of its own
 
 
@@ -49,15 +53,17 @@ def crash_point(name: str) -> None:
 
 def _pass(name: str) -> None:
     global _fate
+    log = Path(os.environ.get("ISTHMUS_CRASH_LOG", os.devnull))
     if _fate is None:
-        dice = random.SystemRandom()
-        _fate = dice.choice(_names), dice.randint(1, PASSES)
+        turns = Counter(log.read_text().splitlines() if log.exists() else ())
+        chosen = min(_names, key=lambda one: (turns[one] / _names.count(one), _dice.random()))
+        _fate = chosen, _dice.randint(1, PASSES)
     point, left = _fate
     if name != point:
         return
     if left > 1:
         _fate = point, left - 1
         return
-    file = os.open(os.environ.get("ISTHMUS_CRASH_LOG", os.devnull), os.O_WRONLY | os.O_APPEND | os.O_CREAT)
+    file = os.open(log, os.O_WRONLY | os.O_APPEND | os.O_CREAT)
     os.write(file, f"{name}\n".encode())
     os.kill(os.getpid(), signal.SIGKILL)

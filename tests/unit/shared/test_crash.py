@@ -42,3 +42,12 @@ def test_a_point_that_does_not_exist_is_refused_by_name():
 def test_every_point_is_somewhere_in_the_kernel():
     kernel = "".join(path.read_text() for path in Path("shared").glob("*.py"))
     assert all(f'crash_point("{name}")' in kernel for name in POINTS)
+
+
+def test_the_point_that_has_had_its_turn_least_often_is_next(tmp_path: Path):
+    log = tmp_path / "crashes"
+    log.write_text("call made\n" * 3 + "relay sent\n" * 2)
+    assert run(ENDLESS, ISTHMUS_CRASH_POINTS="relay sent,call made", ISTHMUS_CRASH_LOG=str(log)).returncode < 0
+    # The other has two turns for each of this one's, and has had one and a half.
+    both = "relay sent,call made,call made"
+    assert run(ENDLESS, ISTHMUS_CRASH_POINTS=both, ISTHMUS_CRASH_LOG=str(log)).stdout == "lives\n"
