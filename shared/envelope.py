@@ -81,43 +81,49 @@ def headers_for(
 Outcome = Message[Event] | Unknown | Poison
 
 
-def hear(record: Record, topic: Topic[Any], types: frozenset[str]) -> Outcome | Unheard:
-    """As ``read``, for a consumer of some types only."""
-    headers = dict(record.headers)
-    type_ = (headers.get("ce_type") or b"").decode(errors="replace")
-    sequence = headers.get("ce_sequence") or b""
-    if type_ in types or type_ not in topic.events or not sequence.isdigit() or not record.key:
-        return read(record, topic)
-    return Unheard(record.key.decode(errors="replace"), int(sequence))
+def hear(record: Record, topic: Topic[Any], types: frozenset[str] | None) -> Outcome | Unheard:
+    """As ``read``, for a consumer of some types only; None: of all."""
+    if types is not None:
+        headers = dict(record.headers)
+        type_ = (headers.get("ce_type") or b"").decode(errors="replace")
+        sequence = headers.get("ce_sequence") or b""
+        if type_ not in types and type_ in topic.events and sequence.isdigit() and record.key:
+            return Unheard(record.key.decode(errors="replace"), int(sequence))
+    return read(record, topic)
 
 
 def read(record: Record, topic: Topic[Any]) -> Outcome:
     """The message in a record. Never raises: what cannot be read is an answer too."""
-    try:
+    headers = dict(record.headers)
+
+    def told(name: str) -> str:
         # A header may have no value at all, though aiokafka's types say otherwise.
-        attributes = {name: (value or b"").decode() for name, value in record.headers if name.startswith("ce_")}
-        type_ = attributes["ce_type"]
+        return (headers[name] or b"").decode()
+
+    try:
+        type_ = told("ce_type")
         event_class = topic.events.get(type_)
         if event_class is None:
-            known_source = attributes["ce_source"] == topic.source and type_.startswith(f"isthmus.{topic.owner}.")
-            return Unknown(type_) if known_source else Poison(f"type {type_} from {attributes['ce_source']}")
+            source = told("ce_source")
+            known_source = source == topic.source and type_.startswith(f"isthmus.{topic.owner}.")
+            return Unknown(type_) if known_source else Poison(f"type {type_} from {source}")
         event = event_class.model_validate_json(record.value or b"")
-        sequence = int(attributes["ce_sequence"])
+        sequence = int(told("ce_sequence"))
         if sequence < 1:
             return Poison(f"sequence {sequence} is below 1")
-        recorded_at = datetime.fromisoformat(attributes["ce_time"])
+        recorded_at = datetime.fromisoformat(told("ce_time"))
         if recorded_at.tzinfo is None:
             return Poison(f"time {recorded_at} has no time zone")
         return Message(
-            id=UUID(attributes["ce_id"]),
+            id=UUID(told("ce_id")),
             event=event,
             topic=record.topic,
             key=(record.key or b"").decode(),
             sequence=sequence,
             recorded_at=recorded_at,
-            correlation_id=attributes["ce_correlationid"],
-            causation_id=attributes.get("ce_causationid"),
-            trace=Trace.parse(attributes.get("ce_traceparent")),
+            correlation_id=told("ce_correlationid"),
+            causation_id=told("ce_causationid") if "ce_causationid" in headers else None,
+            trace=Trace.parse(told("ce_traceparent") if "ce_traceparent" in headers else None),
             partition=record.partition,
             offset=record.offset,
         )

@@ -99,8 +99,15 @@ class Consumer:
         return {(part.topic, part.partition) for part in self._kafka.assignment()}
 
     async def poll(self) -> list[Record]:
-        """Records in log order per partition; waits up to the poll time for the first one."""
+        """Records in log order per partition; waits up to the poll time for the first one.
+
+        Nothing is fetched between two polls: the next one finds all that was written meanwhile, in one answer, and not
+        only what had come when this one ended.
+        """
+        self._kafka.resume(*self._kafka.paused())
         fetched = await self._kafka.getmany(timeout_ms=self._poll_ms, max_records=self._max_records)
+        if fetched:
+            self._kafka.pause(*self._kafka.assignment())
         return [cast(Record, record) for records in fetched.values() for record in records]
 
     def seek(self, place: Place, offset: int) -> None:

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections import OrderedDict, defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, date, datetime
 from typing import Any
@@ -24,8 +24,10 @@ from shared.envelope import Outcome, Poison, Record, Unheard, Unknown
 from shared.health import Health
 from shared.kafka import Consumer, KafkaError
 from shared.messages import Event, Message, Topic
+from shared.positions import BeyondLogError, Positions
 from shared.postgres import Database, is_infrastructure
 from shared.progress import FencedError, Place, Step
+from shared.sequences import Sequences
 from shared.telemetry import (
     BATCH_SECONDS,
     BATCH_SIZE,
@@ -34,19 +36,14 @@ from shared.telemetry import (
     LAG,
     MESSAGES,
     RETRIES,
-    SEQUENCE_GAPS,
     log,
 )  # fmt: skip
 from shared.tracing import Trace, current_trace
 
 MAX_BATCH = 500
 POLL_MS = 500
-PAUSE = 0.02  # seconds between two batches, at most
+PAUSE = 0.06  # seconds between two batches, at most
 ATTEMPTS = 3  # of a single message, before it is taken for poison
-
-
-class BeyondLogError(Exception):
-    """What was consumed lies beyond the end of Kafka's log."""
 
 
 EXPECTED_ERRORS = (KafkaError, FencedError, BrakedError, BeyondLogError)
@@ -73,14 +70,12 @@ class ConsumerLoop:
         self._wiring = wiring
         self._topics = {topic.name: topic for topic in subscription.topics}
         self._stopping = asyncio.Event()
-        self._positions: dict[Place, int] = {}
+        self._positions = Positions(self.name, wiring.database)
         self._passed: dict[Place, Step] = {}  # passed over since the database was last told
-        self._placed = self._joined = False
-        self._holes: dict[Place, int] = {}
-        self._beyond: list[str] = []
         self._brake = Brake(f"{wiring.service}.{self.name}")
-        self._sequences: OrderedDict[tuple[str, str], int] = OrderedDict()
+        self._sequences = Sequences(self.name)
         self._watermark = Watermark(wiring.database)
+        self._committed: dict[Place, int] = {}  # what Kafka was told
         self._committed_at = 0.0
         wiring.health.ready_when(f"consumer {self.name}", self._unready)
 
@@ -102,7 +97,7 @@ class ConsumerLoop:
         self._wiring.health.ended(f"consume {self.name}")
 
     async def _consume(self) -> None:
-        self._placed = False
+        self._positions.revoked()
         kafka = Consumer(
             self._wiring.bootstrap_servers,
             group=f"isthmus.{self._wiring.service}.{self.name}",
@@ -110,15 +105,15 @@ class ConsumerLoop:
             max_records=MAX_BATCH,
             poll_ms=POLL_MS,
         )
-        await kafka.start(list(self._topics), self._revoked, self._assigned)
+        await kafka.start(list(self._topics), self._positions.revoked, self._positions.assigned)
         try:
             while not self._stopping.is_set():
                 self._beat()
                 fetched = await kafka.poll()
-                if not self._placed:
-                    await self._place(kafka)
+                if not self._positions.sought:
+                    await self._seek(kafka)
                     continue  # what was fetched came from before the seek
-                records = self._following(fetched)
+                records = self._positions.following(fetched)
                 started = time.monotonic()
                 if records:
                     crash_point("consumer polled")
@@ -129,70 +124,12 @@ class ConsumerLoop:
         finally:
             await kafka.stop()
 
-    # -- places ---------------------------------------------------------------------------------------------------
-
-    def _revoked(self) -> None:
-        self._placed = False
-
-    def _assigned(self) -> None:
-        """Positions are read anew before anything is taken. A member may get no partitions and be well."""
-        self._placed, self._joined = False, True
-
-    async def _place(self, kafka: Consumer) -> None:
-        """Seek every assigned partition to where the database says it was left."""
-        assigned = kafka.assignment()
-        if not assigned:
-            return
-        self._placed = True  # before the reading: a rebalance in the midst of it asks for another
-        begin = await kafka.begin(assigned)
-        async with self._wiring.database.transaction() as tx:
-            known = await progress.load(tx.db, self.name)
-            new = assigned - known.keys()
-            if new:
-                await progress.start(tx.db, self.name, {place: begin[place] for place in new})
-                known = await progress.load(tx.db, self.name)
-            lost = {place: known[place] for place in assigned if known[place] < begin[place]}
-            if lost:
-                log.error("retention has deleted what was not consumed", consumer=self.name, next_offsets=str(lost))
-                skipped = {place: Step(at, begin[place], skipped=begin[place] - at) for place, at in lost.items()}
-                await progress.advance(tx.db, self.name, skipped)
-        # After the reading: whoever had these partitions before may have gone on meanwhile.
-        self._check_log_reaches({place: known[place] for place in assigned}, await kafka.end(assigned))
-        self._passed.clear()
-        self._positions = {place: max(known[place], begin[place]) for place in assigned}
-        for place, position in self._positions.items():
-            kafka.seek(place, position)
-        self._sequences.clear()  # others may have gone on with these keys meanwhile
-        self._watermark.restart(time.monotonic())
-        log.info("partitions assigned", consumer=self.name, partitions=len(assigned))
-
-    def _check_log_reaches(self, known: Mapping[Place, int], end: Mapping[Place, int]) -> None:
-        """A log that ends before what was consumed is not the one that was consumed: go on, and events are missed."""
-        self._beyond = [f"{place}: consumed up to {at}, the log ends at {end[place]}" for place, at in known.items()
-                        if at > end[place]]  # fmt: skip
-        if self._beyond:
-            raise BeyondLogError(
-                f"{self._beyond[:3]}: Kafka has lost data, or this is another Kafka. Restore the log; or, if what is "
-                "missing is known to be applied, set next_offset in consumer_offsets to the end and start again"
-            )
-
-    def _following(self, fetched: Sequence[Record]) -> list[Record]:
-        """What follows on what was consumed; a hole is believed when it is still there after another seek."""
-        expected = dict(self._positions)
-        following: list[Record] = []
-        for record in fetched:
-            place = (record.topic, record.partition)
-            if place not in expected or record.offset < expected[place]:
-                continue  # fetched before a rebalance or a seek
-            if record.offset > expected[place]:
-                if self._holes.get(place) != expected[place]:
-                    self._holes[place] = expected.pop(place)
-                    self._placed = False  # seek again; if it is still there, the log itself has it
-                    continue
-                log.error("the log has a hole", consumer=self.name, place=place, at=expected[place], to=record.offset)
-            expected[place] = record.offset + 1
-            following.append(record)
-        return following
+    async def _seek(self, kafka: Consumer) -> None:
+        if await self._positions.seek(kafka):
+            self._passed.clear()
+            self._committed.clear()
+            self._sequences.clear()
+            self._watermark.restart(time.monotonic())
 
     # -- one batch ------------------------------------------------------------------------------------------------
 
@@ -230,7 +167,8 @@ class ConsumerLoop:
 
     async def _apply(self, records: Sequence[Record], poison: Poison | None = None) -> None:
         """One transaction; tried for as long as the infrastructure fails, since that says nothing of the messages."""
-        read = [poison or self._read(record) for record in records]
+        hears = self._subscription.hears
+        read = [poison or envelope.hear(record, self._topics[record.topic], hears) for record in records]
         if all(isinstance(one, Unheard) for one in read):
             return self._pass_over(records, read)
         pause = 0.05
@@ -246,10 +184,6 @@ class ConsumerLoop:
                 await self._pause(pause)
                 pause = min(pause * 2, 5.0)
 
-    def _read(self, record: Record) -> Outcome | Unheard:
-        topic, hears = self._topics[record.topic], self._subscription.hears
-        return envelope.read(record, topic) if hears is None else envelope.hear(record, topic, hears)
-
     def _pass_over(self, records: Sequence[Record], read: Sequence[Outcome | Unheard]) -> None:
         """Without a transaction: the database is told with the next batch, or within a second."""
         self._passed = self._steps(records, read)
@@ -260,7 +194,8 @@ class ConsumerLoop:
         steps = {place: replace(step) for place, step in self._passed.items()}
         for record, outcome in zip(records, read, strict=True):
             place = (record.topic, record.partition)
-            step = steps.setdefault(place, Step(self._positions[place], self._positions[place]))
+            at = self._positions.at[place]
+            step = steps.setdefault(place, Step(at, at))
             step.skipped += record.offset - step.new  # offsets that hold no message for us, if any
             step.skipped += isinstance(outcome, (Unheard, Unknown))
             step.new = record.offset + 1
@@ -314,18 +249,9 @@ class ConsumerLoop:
             oldest = min(message.recorded_at for message in handled)
             EVENT_AGE_SECONDS.labels(self.name).observe(max(0.0, (datetime.now(UTC) - oldest).total_seconds()))
         for record, outcome in zip(records, read, strict=True):
-            self._positions[record.topic, record.partition] = record.offset + 1
+            self._positions.took(record)
             if isinstance(outcome, (Message, Unheard)):
-                self._follow((record.topic, outcome.key), outcome.sequence)
-        while len(self._sequences) > 50_000:  # what is remembered is bounded: this is an alarm, not a guard
-            self._sequences.popitem(last=False)
-
-    def _follow(self, key: tuple[str, str], sequence: int) -> None:
-        if sequence > (last := self._sequences.get(key, sequence - 1)) + 1:
-            SEQUENCE_GAPS.labels(self.name).inc()
-            log.error("gap in sequence", consumer=self.name, topic=key[0], key=key[1], after=last, sequence=sequence)
-        self._sequences[key] = max(sequence, last)
-        self._sequences.move_to_end(key)
+                self._sequences.follow(record.topic, outcome.key, outcome.sequence)
 
     # -- between batches ------------------------------------------------------------------------------------------
 
@@ -350,27 +276,31 @@ class ConsumerLoop:
     async def _tell_kafka(self, kafka: Consumer) -> None:
         """Kafka's copy of the offsets serves lag and autoscaling only; the truth is in the database."""
         lag: dict[str, int] = defaultdict(int)
-        for place, position in self._positions.items():
+        for place, position in self._positions.at.items():
             lag[place[0]] += max(0, (kafka.highwater(place) or position) - position)
         for topic, number in lag.items():
             LAG.labels(self.name, topic).set(number)
+        news = {place: at for place, at in self._positions.at.items() if self._committed.get(place) != at}
+        if not news:
+            return
         crash_point("consumer before offset commit")
         try:
-            await asyncio.wait_for(kafka.commit(self._positions), 5)
+            await asyncio.wait_for(kafka.commit(news), 5)
+            self._committed |= news
         except (KafkaError, TimeoutError) as error:
             log.info("offsets not committed to Kafka", consumer=self.name, reason=f"{type(error).__name__}: {error}")
         crash_point("consumer after offset commit")
 
     async def _judge_deadlines(self, kafka: Consumer, judge: Judge, now: float) -> None:
-        due = await self._watermark.due(kafka, self._positions, now) if self._placed else None
+        due = await self._watermark.due(kafka, self._positions.at, now) if self._positions.sought else None
         if due is not None:
             async with self._wiring.database.transaction() as tx:
                 await judge(tx, due)
 
     async def _unready(self) -> str | None:
-        if self._beyond:
+        if self._positions.beyond:
             return "its offsets lie beyond the end of Kafka's log; the process's log says what to do"
-        return None if self._joined else "has not joined its group yet"
+        return None if self._positions.joined else "has not joined its group yet"
 
     def _beat(self) -> None:
         self._wiring.health.beat(f"consume {self.name}")

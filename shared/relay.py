@@ -33,7 +33,7 @@ from shared.telemetry import OUTBOX_AGE_SECONDS, OUTBOX_ROWS, RELAY_ACTIVE, RELA
 from shared.topics import ALL_TOPICS
 
 PASS = 1000  # events per pass
-PAUSE = 0.02  # seconds between two passes, at most
+PAUSE = 0.06  # seconds between two passes, at most
 BLOCKED_SECONDS = 10.0
 LOCK = "SELECT pg_try_advisory_lock(hashtext('isthmus.relay'))"
 UNSENT = """

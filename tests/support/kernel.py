@@ -82,12 +82,12 @@ class Fed:
         places = {(topic.name, partition): 0 for topic in self.topics for partition in (0, 1)}
         async with self.database.transaction() as tx:
             await progress.start(tx.db, self.name, places)
-            self.loop._positions = await progress.load(tx.db, self.name)
+            self.loop._positions.at = await progress.load(tx.db, self.name)
         return self
 
     async def take(self, *records: FakeRecord) -> None:
         """A poll's worth, filtered and applied as the loop does it."""
-        fresh = self.loop._following(records)
+        fresh = self.loop._positions.following(records)
         if fresh:
             await self.loop._take(fresh)
 

@@ -44,7 +44,7 @@ async def learn(database: Database, *measurements: tuple[DemandMeasured, datetim
     """All of them in one batch, through the real loop."""
     (handle,) = [one.handle for one in consumers.subscriptions if one.name == "learn_demand"]
     fed = await Fed(database, handle, [DEMAND]).start()
-    first = fed.loop._positions[DEMAND.name, 0]
+    first = fed.loop._positions.at[DEMAND.name, 0]
     await fed.take(*(record(DEMAND, event, first + n, at=at) for n, (event, at) in enumerate(measurements)))
 
 

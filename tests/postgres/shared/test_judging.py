@@ -14,8 +14,9 @@ from shared.consume import Due, Subscription
 from shared.deadlines import GRACE, LATE
 from shared.events.order import OrderEvent
 from shared.kafka import Consumer
-from shared.loop import BeyondLogError, ConsumerLoop
+from shared.loop import ConsumerLoop
 from shared.messages import Batch, Cause
+from shared.positions import BeyondLogError
 from shared.postgres import Database, Tx
 from shared.progress import Place
 from shared.topics import HOLDS, ORDERS
@@ -69,8 +70,8 @@ class Judged:
         return cast(Consumer, self.log)
 
     async def assigned(self) -> None:
-        self.loop._assigned()
-        await self.loop._place(self.kafka)
+        self.loop._positions.assigned()
+        await self.loop._seek(self.kafka)
 
     async def at(self, seconds: float) -> bool:
         """Whether deadlines were judged so many seconds after the start."""
@@ -80,7 +81,7 @@ class Judged:
         return len(self.due) > before
 
     async def consumed(self, number: int) -> None:
-        self.loop._positions[HERE] = number
+        self.loop._positions.at[HERE] = number
 
 
 async def settled(database: Database) -> Judged:
