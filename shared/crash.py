@@ -41,6 +41,7 @@ def chosen_from(text: str) -> Sequence[str]:
 
 
 _names = chosen_from(os.environ.get("ISTHMUS_CRASH_POINTS", ""))
+_log = Path(os.environ.get("ISTHMUS_CRASH_LOG", os.devnull))
 _dice = random.SystemRandom()  # a fork shares no state with its siblings
 _fate: tuple[str, int] | None = None  # chosen when the first point is passed: a fork has one of its own
 
@@ -53,9 +54,8 @@ def crash_point(name: str) -> None:
 
 def _pass(name: str) -> None:
     global _fate
-    log = Path(os.environ.get("ISTHMUS_CRASH_LOG", os.devnull))
     if _fate is None:
-        turns = Counter(log.read_text().splitlines() if log.exists() else ())
+        turns = Counter(_log.read_text().splitlines() if _log.exists() else ())
         chosen = min(_names, key=lambda one: (turns[one] / _names.count(one), _dice.random()))
         _fate = chosen, _dice.randint(1, PASSES)
     point, left = _fate
@@ -64,6 +64,6 @@ def _pass(name: str) -> None:
     if left > 1:
         _fate = point, left - 1
         return
-    file = os.open(log, os.O_WRONLY | os.O_APPEND | os.O_CREAT)
+    file = os.open(_log, os.O_WRONLY | os.O_APPEND | os.O_CREAT)
     os.write(file, f"{name}\n".encode())
     os.kill(os.getpid(), signal.SIGKILL)

@@ -145,8 +145,8 @@ async def crowd(scene: Scene) -> None:
     """More orders than can be done in time; meanwhile the order process is weighed."""
     weights: list[float] = []
     while await scene.sleep(0.5):
-        if pid := scene.stack.pid("order"):
-            weights.append(pss(pid) / 1_048_576)
+        if (pid := scene.stack.pid("order")) and (weight := pss(pid)):  # one that is gone weighs nothing
+            weights.append(weight / 1_048_576)
     third = max(1, len(weights) // 3)
     scene.facts["MiB of order"] = [round(statistics.mean(part), 1) for part in (weights[:third], weights[-third:])]
 

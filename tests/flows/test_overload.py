@@ -81,6 +81,8 @@ async def send(market: Market, sku: str, seconds: float) -> Crowd:
     async def watch() -> None:
         while True:
             crowd.memory.append(pss(market.platform.stack.pid("order") or 0) / 1_048_576)
+            if not crowd.memory[-1]:
+                crowd.others.append("the order process is gone")
             alive = await ask(url, {}, "GET", "/health/live")
             if not alive.is_success:
                 crowd.others.append(f"health: {alive.status_code}")
