@@ -134,7 +134,8 @@ async def apply(database: Database, outcomes: list[Outcome]) -> None:
                 before = replace(order.payment) if order.payment else None
                 events = settle(order, outcome.report, now)
                 said = f"payment/{outcome.report.status}"
-                if order.payment != before:
+                # No news of one that is given up: saved nevertheless, or a call that was overtaken is made for ever.
+                if order.payment != before or (before and before.state == "declined"):
                     orders.heard.add(order.order_id)
             else:
                 assert outcome.refund_id is not None

@@ -18,7 +18,9 @@ import orjson
 import pytest
 from standardwebhooks import Webhook
 
-from services.order.payments.worker import PaymentCalls
+from services.order.payments.decisions import PaymentReport
+from services.order.payments.provider import UnknownOutcomeError
+from services.order.payments.worker import Outcome, PaymentCalls, apply
 from shared.postgres import Database
 from tests.postgres.order.test_deadlines import cancel_order, expire, make_due
 from tests.support.kernel import value
@@ -170,6 +172,39 @@ async def test_a_call_overtaken_by_the_closing_of_its_payment_is_looked_up_once_
 
         await shop.until(given_back)
         assert [one["refunded"] for one in await shop.books()] == ["40.00"]
+
+
+async def test_a_call_overtaken_by_its_webhook_is_looked_up_once_more_and_not_for_ever(
+    database: Database, tmp_path: Path
+):
+    """The worker stands still, the webhook says no, and the answer of the call is lost."""
+    async with till(database, tmp_path) as shop:
+        order_id = await paying_order(database, token="tok_declined")
+        worker, provider = shop.worker, shop.worker._provider
+        charge = provider.charge
+        arrived, overtaken = asyncio.Event(), asyncio.Event()
+
+        async def lost(*arguments: Any) -> Any:
+            await charge(*arguments)
+            arrived.set()
+            await overtaken.wait()
+            raise UnknownOutcomeError("no answer within 5 s")
+
+        provider.charge = lost  # type: ignore[method-assign]
+        await worker.calls._claim()
+        await arrived.wait()
+        (known,) = await shop.books()
+        await apply(database, [Outcome(order_id, PaymentReport("declined", Decimal("40.00"), known["id"]))])
+        overtaken.set()
+        await asyncio.wait(set(worker.calls._calls))
+        assert (await order_row(database, order_id))["due_at"] is not None
+
+        async def left_alone() -> bool:
+            return (await order_row(database, order_id))["due_at"] is None
+
+        await shop.until(left_alone, turns=3)
+    row = await order_row(database, order_id)
+    assert (row["state"], row["payment_state"], row["owed"]) == ("rejected", "declined", 0)
 
 
 async def test_a_refund_is_paid_out_once(database: Database, tmp_path: Path):
