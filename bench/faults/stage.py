@@ -13,7 +13,7 @@ from typing import Any
 
 from bench import invariants
 from bench.clock import Say
-from bench.faults import watch
+from bench.faults import remains, watch
 from bench.faults.disks import Disk, remove_disks, small_disk
 from bench.faults.forks import LAUNCHER
 from bench.faults.load import Load
@@ -93,6 +93,8 @@ class Stage:
         row.facts["answers"] = {str(status): number for status, number in load.told.answers.items()}
         row.facts |= {"sent again": load.told.again, "slowest answer s": round(load.told.slowest, 1)}
         row.seconds = round(time.monotonic() - started, 1)
+        if not row.held:
+            self.say(f"logs and tables are kept in {await remains.keep(self.stack, f'{fault.name}-{seed}')}")
         return row
 
     async def _start(self, fault: Fault | None = None) -> None:
