@@ -27,6 +27,7 @@ from aiokafka.errors import (
 from shared.envelope import Headers, Record
 from shared.messages import DAY_MS, Topic
 from shared.partitions import partition_of
+from shared.telemetry import log
 
 __all__ = [
     "Consumer",
@@ -52,6 +53,9 @@ __all__ = [
 
 Place = tuple[str, int]  # topic, partition
 UNKNOWN_AFTER = 2.0  # seconds in which the broker should have told us of a topic
+ASSIGNED_WITHIN = 30.0  # seconds; a group waits 20 s for a member that stands still
+STOPPED_WITHIN = 5.0  # seconds, for a client to say what it has to say
+_STOPPING = set["asyncio.Future[None]"]()  # held, or they could be collected
 
 
 class Written(Record, Protocol):
@@ -93,7 +97,8 @@ class Consumer:
         await self._kafka.start()
 
     async def stop(self) -> None:
-        await asyncio.wait_for(asyncio.shield(self._kafka.stop()), 10)
+        if not await _stopped(self._kafka):
+            await cast(Any, self._kafka)._client.close()  # what it waits for fails, and so it ends
 
     def assignment(self) -> set[Place]:
         return {(part.topic, part.partition) for part in self._kafka.assignment()}
@@ -102,10 +107,14 @@ class Consumer:
         """Records in log order per partition; waits up to the poll time for the first one.
 
         Nothing is fetched between two polls: the next one finds all that was written meanwhile, in one answer, and not
-        only what had come when this one ended.
+        only what had come when this one ended. Raises KafkaError when a rebalance does not come to an end.
         """
         self._kafka.resume(*self._kafka.paused())
-        fetched = await self._kafka.getmany(timeout_ms=self._poll_ms, max_records=self._max_records)
+        try:
+            async with asyncio.timeout(ASSIGNED_WITHIN):
+                fetched = await self._kafka.getmany(timeout_ms=self._poll_ms, max_records=self._max_records)
+        except TimeoutError as error:
+            raise KafkaError(f"no partitions were assigned for {ASSIGNED_WITHIN:.0f} s; a new client tries") from error
         if fetched:
             self._kafka.pause(*self._kafka.assignment())
         return [cast(Record, record) for records in fetched.values() for record in records]
@@ -142,8 +151,10 @@ class Producer:
         await self._kafka.start()
 
     async def stop(self) -> None:
-        # A producer that failed may never flush.
-        await asyncio.wait_for(self._kafka.stop(), 5)
+        """What is not sent by then is not sent any more: a producer that failed may never flush."""
+        if not await _stopped(self._kafka):
+            cast(Any, self._kafka)._sender.sender_task.cancel()
+            await self._kafka.client.close()
 
     async def send(self, topic: str, key: str, value: bytes, headers: Headers) -> asyncio.Future[Any]:
         """Hand over one record; the future ends when it is acknowledged.
@@ -157,6 +168,17 @@ class Producer:
                 raise UnknownTopicOrPartitionError(topic) from error
             self._known.add(topic)
         return cast("asyncio.Future[Any]", await self._kafka.send(topic, value, key.encode(), headers=list(headers)))
+
+
+async def _stopped(client: Any) -> bool:
+    """Stop a client; False when it does not come to an end. It is left to it then: cancelled, it would stay half."""
+    stopping = asyncio.ensure_future(client.stop())
+    _STOPPING.add(stopping)
+    stopping.add_done_callback(_STOPPING.discard)
+    done, _ = await asyncio.wait([stopping], timeout=STOPPED_WITHIN)
+    if done and (error := stopping.exception()) is not None:
+        log.info("a Kafka client did not stop well", reason=repr(error))
+    return bool(done)
 
 
 def acknowledged_at(metadata: Any) -> tuple[Place, int] | None:

@@ -28,6 +28,7 @@ from shared.positions import BeyondLogError, Positions
 from shared.postgres import Database, is_infrastructure
 from shared.progress import FencedError, Place, Step
 from shared.sequences import Sequences
+from shared.silence import Silence
 from shared.telemetry import (
     BATCH_SECONDS,
     BATCH_SIZE,
@@ -74,6 +75,7 @@ class ConsumerLoop:
         self._passed: dict[Place, Step] = {}  # passed over since the database was last told
         self._brake = Brake(f"{wiring.service}.{self.name}")
         self._sequences = Sequences(self.name)
+        self._silence = Silence()
         self._watermark = Watermark(wiring.database)
         self._committed: dict[Place, int] = {}  # what Kafka was told
         self._committed_at = 0.0
@@ -117,7 +119,10 @@ class ConsumerLoop:
                 started = time.monotonic()
                 if records:
                     crash_point("consumer polled")
+                    self._silence.broken(started)
                     await self._take(records)
+                else:
+                    await self._silence.listen(kafka, self._positions.at, started)
                 await self._after_poll(kafka)
                 if records:  # as much time again for the others: the busier the machine, the larger the next batch
                     await self._pause(min(time.monotonic() - started, PAUSE))
@@ -129,6 +134,7 @@ class ConsumerLoop:
             self._passed.clear()
             self._committed.clear()
             self._sequences.clear()
+            self._silence.broken(time.monotonic())
             self._watermark.restart(time.monotonic())
 
     # -- one batch ------------------------------------------------------------------------------------------------

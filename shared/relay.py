@@ -35,6 +35,7 @@ from shared.topics import ALL_TOPICS
 PASS = 1000  # events per pass
 PAUSE = 0.06  # seconds between two passes, at most
 BLOCKED_SECONDS = 10.0
+SILENT_SECONDS = 20.0  # longer than a producer waits for one answer
 LOCK = "SELECT pg_try_advisory_lock(hashtext('isthmus.relay'))"
 UNSENT = """
 SELECT * FROM outbox
@@ -198,13 +199,18 @@ class Relay:
             await self._acknowledged(connection, sending)
 
     async def _acknowledged(self, connection: Connection, sending: Sequence[tuple[int, asyncio.Future[Any]]]) -> None:
-        """Wait for the broker, however long it is away, and forget what it has."""
+        """Wait for the broker, and forget what it has. While it is away, the next producer waits for it."""
         waiting = {future for _, future in sending}
+        heard_at = time.monotonic()
         while waiting:
-            _, waiting = await asyncio.wait(waiting, timeout=5)
+            done, waiting = await asyncio.wait(waiting, timeout=5)
             self._beat()
+            if done:
+                heard_at = time.monotonic()
             if waiting and self._stopping:
                 raise KafkaError("stopped while the broker is away; the outbox keeps what it has not acknowledged")
+            if waiting and time.monotonic() - heard_at > SILENT_SECONDS:
+                raise KafkaError(f"nothing was acknowledged for {SILENT_SECONDS:.0f} s; a new producer sends it again")
         sent: list[int] = []
         reached: dict[Place, int] = {}
         for position, future in sending:

@@ -1,0 +1,111 @@
+"""A Kafka client may go quiet without a word, its tasks ended or waiting for ever: it is noticed, and replaced."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import pytest
+from aiokafka.producer.sender import Sender
+
+from deploy.local.stack import Stack
+from shared import kafka, relay, silence
+from shared.events.order import OrderEvent
+from shared.kafka import Consumer
+from shared.messages import Topic
+from shared.postgres import Database
+from tests.postgres.shared.test_relaying import (
+    Counted,
+    consumer,
+    consuming,
+    eventually,
+    in_log,
+    is_empty,
+    publish,
+    relaying,
+    topic,
+)
+from tests.support.orders import order_id
+
+__all__ = ["topic"]
+
+
+@pytest.fixture
+def clients(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
+    """aiokafka's consumers, in the order of their starts."""
+    started: list[Any] = []
+    start = Consumer.start
+
+    async def noted(self: Consumer, *arguments: Any) -> None:
+        started.append(self._kafka)
+        await start(self, *arguments)
+
+    monkeypatch.setattr(Consumer, "start", noted)
+    return started
+
+
+def gone_deaf(client: Any) -> None:
+    client._fetcher._fetch_task.cancel()
+
+
+def never_assigned(client: Any) -> None:
+    client._subscription.begin_reassignment()
+
+
+@pytest.mark.parametrize("quiet", [gone_deaf, never_assigned])
+async def test_a_consumer_that_hears_nothing_any_more_is_replaced(
+    database: Database, infrastructure: Stack, topic: Topic[OrderEvent], clients: list[Any],
+    monkeypatch: pytest.MonkeyPatch, quiet: Any,
+):  # fmt: skip
+    monkeypatch.setattr(silence, "LOOK", 0.5)
+    monkeypatch.setattr(kafka, "ASSIGNED_WITHIN", 2.0)
+    counted = Counted()
+    async with relaying(database, infrastructure), consuming(consumer(database, infrastructure, topic, counted)):
+        await publish(database, topic, (1, 1))
+
+        async def heard() -> bool:
+            return order_id(1) in counted.seen
+
+        await eventually(heard)
+        quiet(clients[0])
+        await publish(database, topic, (2, 1))
+
+        async def both() -> bool:
+            return counted.seen == [order_id(1), order_id(2)]
+
+        await eventually(both)
+    assert len(clients) == 2
+
+
+async def test_a_consumer_is_not_replaced_because_there_is_nothing_to_hear(
+    database: Database, infrastructure: Stack, topic: Topic[OrderEvent], clients: list[Any],
+    monkeypatch: pytest.MonkeyPatch,
+):  # fmt: skip
+    monkeypatch.setattr(silence, "LOOK", 0.2)
+    async with consuming(consumer(database, infrastructure, topic, Counted())):
+        await asyncio.sleep(4)
+    assert len(clients) == 1
+
+
+async def test_a_relay_whose_producer_hangs_sends_with_another(
+    database: Database, infrastructure: Stack, topic: Topic[OrderEvent], monkeypatch: pytest.MonkeyPatch
+):
+    """Nor does the one that hangs hold up the end of itself."""
+    monkeypatch.setattr(relay, "SILENT_SECONDS", 1.0)
+    monkeypatch.setattr(kafka, "STOPPED_WITHIN", 1.0)
+    hanging: list[Any] = []
+    sender: Any = Sender  # untyped
+    send = sender._send_produce_req
+
+    async def once_never(self: Any, *arguments: Any) -> None:
+        if not hanging:
+            hanging.append(self)
+            await asyncio.Event().wait()
+        await send(self, *arguments)
+
+    monkeypatch.setattr(sender, "_send_produce_req", once_never)
+    await publish(database, topic, (1, 1), (1, 2))
+    async with relaying(database, infrastructure):
+        await eventually(is_empty(database))
+    assert hanging
+    assert await in_log(infrastructure, topic) == {str(order_id(1)): [1, 2]}
