@@ -171,7 +171,7 @@ class Producer:
 
 
 async def _stopped(client: Any) -> bool:
-    """Stop a client; False when it does not come to an end. It is left to it then: cancelled, it would stay half."""
+    """Stop a client; False when that does not come to an end. It goes on all the same: what is cancelled stays half."""
     stopping = asyncio.ensure_future(client.stop())
     _STOPPING.add(stopping)
     stopping.add_done_callback(_STOPPING.discard)

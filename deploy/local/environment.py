@@ -77,7 +77,7 @@ def choose_ports(known: Mapping[str, int], running: Iterable[str]) -> dict[str, 
         port = known.get(name)
         part = _SECOND_PORTS.get(name, name)
         if port is None or port in ports.values() or not (part in running or _free(port)):
-            port = spare_port(ports.values())
+            port = spare_port([*ports.values(), *known.values()])
         ports[name] = port
     return ports
 

@@ -1,7 +1,10 @@
 """What the processes of the local stack are told."""
 
 import json
+import random
 from pathlib import Path
+
+import pytest
 
 from deploy.local.environment import (
     CLIENTS,
@@ -31,6 +34,14 @@ def test_every_part_has_a_port_of_its_own_and_keeps_it() -> None:
     assert set(ports) == {"kafka", "kafka_controller", "postgres", "mail_smtp", *HTTP}
     assert len(set(ports.values())) == len(ports)
     older = {name: port for name, port in ports.items() if name not in ("carrier", "mail_smtp")}
+    assert older.items() <= choose_ports(older, ports).items()
+
+
+def test_a_part_without_a_port_never_gets_the_known_port_of_another(monkeypatch: pytest.MonkeyPatch) -> None:
+    ports = choose_ports({}, [])
+    older = {name: port for name, port in ports.items() if name != "mail_smtp"}
+    drawn = iter([older["payments"], *(port for port in range(20000, 31999) if port not in older.values())])
+    monkeypatch.setattr(random, "randint", lambda low, high: next(drawn))
     assert older.items() <= choose_ports(older, ports).items()
 
 
