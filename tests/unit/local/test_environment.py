@@ -41,7 +41,11 @@ def test_a_part_without_a_port_never_gets_the_known_port_of_another(monkeypatch:
     ports = choose_ports({}, [])
     older = {name: port for name, port in ports.items() if name != "mail_smtp"}
     drawn = iter([older["payments"], *(port for port in range(20000, 31999) if port not in older.values())])
-    monkeypatch.setattr(random, "randint", lambda low, high: next(drawn))
+
+    def draw(_low: int, _high: int) -> int:
+        return next(drawn)
+
+    monkeypatch.setattr(random, "randint", draw)
     assert older.items() <= choose_ports(older, ports).items()
 
 
