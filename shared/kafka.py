@@ -5,11 +5,12 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Callable, Iterable, Mapping, Sequence
+import contextlib
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, Protocol, cast
+from typing import Any, Protocol, TypeVar, cast
 
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, ConsumerRebalanceListener, TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
@@ -50,6 +51,8 @@ __all__ = [
     "retentions",
     "rewind",
 ]
+
+T = TypeVar("T")
 
 Place = tuple[str, int]  # topic, partition
 UNKNOWN_AFTER = 2.0  # seconds in which the broker should have told us of a topic
@@ -92,13 +95,13 @@ class Consumer:
     async def start(
         self, topics: Sequence[str], on_revoked: Callable[[], None], on_assigned: Callable[[], None]
     ) -> None:
-        """Join the group; the two are called before a rebalance and after it."""
+        """Join the group; the two are called before a rebalance and after it. Raises KafkaError, also when there is no
+        end to that. Then, too, it is to be stopped."""
         self._kafka.subscribe(list(topics), listener=_Listener(on_revoked, on_assigned))
-        await self._kafka.start()
+        await _assigned(self._kafka.start())
 
     async def stop(self) -> None:
-        if not await _stopped(self._kafka):
-            await cast(Any, self._kafka)._client.close()  # what it waits for fails, and so it ends
+        await _stopped(self._kafka, cast(Any, self._kafka)._client)
 
     def assignment(self) -> set[Place]:
         return {(part.topic, part.partition) for part in self._kafka.assignment()}
@@ -110,11 +113,7 @@ class Consumer:
         only what had come when this one ended. Raises KafkaError when a rebalance does not come to an end.
         """
         self._kafka.resume(*self._kafka.paused())
-        try:
-            async with asyncio.timeout(ASSIGNED_WITHIN):
-                fetched = await self._kafka.getmany(timeout_ms=self._poll_ms, max_records=self._max_records)
-        except TimeoutError as error:
-            raise KafkaError(f"no partitions were assigned for {ASSIGNED_WITHIN:.0f} s; a new client tries") from error
+        fetched = await _assigned(self._kafka.getmany(timeout_ms=self._poll_ms, max_records=self._max_records))
         if fetched:
             self._kafka.pause(*self._kafka.assignment())
         return [cast(Record, record) for records in fetched.values() for record in records]
@@ -152,9 +151,10 @@ class Producer:
 
     async def stop(self) -> None:
         """What is not sent by then is not sent any more: a producer that failed may never flush."""
-        if not await _stopped(self._kafka):
-            cast(Any, self._kafka)._sender.sender_task.cancel()
-            await self._kafka.client.close()
+        if not await _stopped(self._kafka, self._kafka.client) and (
+            sender := cast(Any, self._kafka)._sender.sender_task
+        ):
+            sender.cancel()
 
     async def send(self, topic: str, key: str, value: bytes, headers: Headers) -> asyncio.Future[Any]:
         """Hand over one record; the future ends when it is acknowledged.
@@ -170,15 +170,34 @@ class Producer:
         return cast("asyncio.Future[Any]", await self._kafka.send(topic, value, key.encode(), headers=list(headers)))
 
 
-async def _stopped(client: Any) -> bool:
-    """Stop a client; False when that does not come to an end. It goes on all the same: what is cancelled stays half."""
+async def _assigned(waiting: Awaitable[T]) -> T:
+    """What a group's member waits for: a rebalance that does not come to an end raises KafkaError."""
+    try:
+        async with asyncio.timeout(ASSIGNED_WITHIN):
+            return await waiting
+    except TimeoutError as error:
+        raise KafkaError(f"no partitions were assigned for {ASSIGNED_WITHIN:.0f} s; a new client tries") from error
+
+
+async def _stopped(client: Any, connections: Any) -> bool:
+    """Stop a client; False when that did not end well. Then its connections are closed, so that whatever waits for one
+    fails; it is not cancelled, since what is cancelled in the middle stays half."""
     stopping = asyncio.ensure_future(client.stop())
     _STOPPING.add(stopping)
     stopping.add_done_callback(_STOPPING.discard)
     done, _ = await asyncio.wait([stopping], timeout=STOPPED_WITHIN)
-    if done and (error := stopping.exception()) is not None:
-        log.info("a Kafka client did not stop well", reason=repr(error))
-    return bool(done)
+    if not done:
+        reason = "it does not end"
+    elif stopping.cancelled():  # by one of its own tasks that was
+        reason = "cancelled"
+    elif error := stopping.exception():
+        reason = repr(error)
+    else:
+        return True
+    log.info("a Kafka client did not stop well", reason=reason)
+    with contextlib.suppress(TimeoutError, OSError, KafkaError):
+        await asyncio.wait_for(connections.close(), STOPPED_WITHIN)
+    return False
 
 
 def acknowledged_at(metadata: Any) -> tuple[Place, int] | None:

@@ -75,7 +75,7 @@ class ConsumerLoop:
         self._passed: dict[Place, Step] = {}  # passed over since the database was last told
         self._brake = Brake(f"{wiring.service}.{self.name}")
         self._sequences = Sequences(self.name)
-        self._silence = Silence()
+        self._silence = Silence(wiring.bootstrap_servers)
         self._watermark = Watermark(wiring.database)
         self._committed: dict[Place, int] = {}  # what Kafka was told
         self._committed_at = 0.0
@@ -107,8 +107,8 @@ class ConsumerLoop:
             max_records=MAX_BATCH,
             poll_ms=POLL_MS,
         )
-        await kafka.start(list(self._topics), self._positions.revoked, self._positions.assigned)
         try:
+            await kafka.start(list(self._topics), self._positions.revoked, self._positions.assigned)
             while not self._stopping.is_set():
                 self._beat()
                 fetched = await kafka.poll()

@@ -67,7 +67,8 @@ class Relay:
         self._stopping = False
         self._notified_at = 0.0
         self._counted_at = 0.0
-        self._connection: Connection | None = None
+        self._waiting: Connection | None = None  # for the lock; hints go over it
+        self._turn = asyncio.Lock()  # a connection bears one statement at a time
         self._active = False
         self._blocked: dict[tuple[str, str], str] = {}  # topic and key, or * for all of the topic; and why
         self._blocked_at = 0.0
@@ -88,15 +89,19 @@ class Relay:
         """There is something to send; if another process holds the relay, tell that one, at most 50 times a second."""
         if self._active:
             self._awake.set()
-        elif self._connection is not None and (self._hint is None or self._hint.done()):
-            self._hint = asyncio.get_running_loop().create_task(self._notify(self._connection))
+        elif self._waiting is not None and (self._hint is None or self._hint.done()):
+            self._hint = asyncio.get_running_loop().create_task(self._notify())
 
-    async def _notify(self, connection: Connection) -> None:
+    async def _notify(self) -> None:
         await asyncio.sleep(0.02)
-        try:
-            await connection.execute(f"NOTIFY {CHANNEL}")
-        except (asyncpg.PostgresError, asyncpg.InterfaceError, OSError):
-            return  # only a hint
+        async with self._turn:
+            if self._waiting is None:  # it has become the relay itself, or begins anew
+                self._awake.set()
+                return
+            try:
+                await self._waiting.execute(f"NOTIFY {CHANNEL}")
+            except (asyncpg.PostgresError, asyncpg.InterfaceError, OSError):
+                return  # only a hint
 
     def _hinted(self, *_args: object) -> None:
         self._awake.set()
@@ -124,12 +129,12 @@ class Relay:
 
     async def _hold(self) -> None:
         """Wait for the lock, then send until stopped or until something fails."""
-        self._connection = connection = await asyncpg.connect(self._url, timeout=10, command_timeout=30)
+        connection = await asyncpg.connect(self._url, timeout=10, command_timeout=30)
         try:
             # A lost deletion only means a repeat, which consumers drop: no need to wait for the disk.
             await connection.execute("SET synchronous_commit = off")
             await connection.execute(NOTES)
-            while not await connection.fetchval(LOCK):
+            while not await self._locked(connection):
                 self._beat()
                 if self._stopping:
                     return
@@ -137,8 +142,8 @@ class Relay:
             await self.before_sending(connection, self._beat)
             await connection.add_listener(CHANNEL, self._hinted)
             producer = Producer(self._bootstrap_servers)
-            await producer.start()
             try:
+                await producer.start()
                 self._active = True
                 RELAY_ACTIVE.set(1)
                 await self._send_all(connection, producer)
@@ -147,8 +152,15 @@ class Relay:
                 RELAY_ACTIVE.set(0)
                 await producer.stop()  # what it has not sent is still in the outbox
         finally:
-            self._connection = None
+            self._waiting = None
             await connection.close(timeout=5)
+
+    async def _locked(self, connection: Connection) -> bool:
+        """Whether this is the relay now; until then hints go over its connection."""
+        async with self._turn:
+            locked = bool(await connection.fetchval(LOCK))
+            self._waiting = None if locked else connection
+            return locked
 
     async def _send_all(self, connection: Connection, producer: Producer) -> None:
         self._blocked.clear()
@@ -201,20 +213,20 @@ class Relay:
     async def _acknowledged(self, connection: Connection, sending: Sequence[tuple[int, asyncio.Future[Any]]]) -> None:
         """Wait for the broker, and forget what it has. While it is away, the next producer waits for it."""
         waiting = {future for _, future in sending}
-        heard_at = time.monotonic()
-        while waiting:
+        heard_at, given_up = time.monotonic(), ""
+        while waiting and not given_up:
             done, waiting = await asyncio.wait(waiting, timeout=5)
             self._beat()
             if done:
                 heard_at = time.monotonic()
             if waiting and self._stopping:
-                raise KafkaError("stopped while the broker is away; the outbox keeps what it has not acknowledged")
-            if waiting and time.monotonic() - heard_at > SILENT_SECONDS:
-                raise KafkaError(f"nothing was acknowledged for {SILENT_SECONDS:.0f} s; a new producer sends it again")
+                given_up = "stopped while the broker is away; the outbox keeps what it has not acknowledged"
+            elif waiting and time.monotonic() - heard_at > SILENT_SECONDS:
+                given_up = f"nothing was acknowledged for {SILENT_SECONDS:.0f} s; a new producer sends the rest again"
         sent: list[int] = []
         reached: dict[Place, int] = {}
         for position, future in sending:
-            if future.exception() is None and (at := acknowledged_at(future.result())):
+            if future.done() and future.exception() is None and (at := acknowledged_at(future.result())):
                 place, offset = at
                 sent.append(position)
                 reached[place] = max(reached.get(place, 0), offset + 1)
@@ -223,6 +235,8 @@ class Relay:
         await connection.execute(SENT, sent, topics, partitions, list(reached.values()))
         crash_point("relay forgot")
         RELAYED.inc(len(sent))
+        if given_up:
+            raise KafkaError(given_up)
         for _, future in sending:  # in doubt what came through: a new producer sends the rest again, in order
             future.result()
         if len(sent) < len(sending):

@@ -163,13 +163,26 @@ async def test_a_relay_that_does_not_send_itself_wakes_the_one_that_does(
     async with relaying(database, infrastructure) as one, relaying(database, infrastructure) as other:
 
         async def settled() -> bool:
-            return one._active != other._active and (one._connection is not None) and other._connection is not None
+            return one._active != other._active and (one._waiting is None) != (other._waiting is None)
 
         await eventually(settled)
         database.on_outbox = other.wake if one._active else one.wake
         for sequence in range(1, 6):
             await publish(database, topic, (1, sequence))
             await eventually(is_empty(database), 2)
+
+
+async def test_hints_and_the_wait_for_the_lock_do_not_get_in_each_others_way(
+    database: Database, infrastructure: Stack, topic: Topic[OrderEvent], capsys: pytest.CaptureFixture[str]
+):
+    """Both use the one connection: a relay that is woken while it starts must not have to begin again."""
+    for _ in range(5):
+        async with relaying(database, infrastructure) as relay:
+            for _ in range(100):
+                relay.wake()
+                await asyncio.sleep(0.005)
+            assert relay.active
+    assert "relay starts again" not in capsys.readouterr().out
 
 
 class Counted:

@@ -6,12 +6,13 @@ import asyncio
 from typing import Any
 
 import pytest
+from aiokafka.consumer.subscription_state import SubscriptionState
 from aiokafka.producer.sender import Sender
 
 from deploy.local.stack import Stack
 from shared import kafka, relay, silence
 from shared.events.order import OrderEvent
-from shared.kafka import Consumer
+from shared.kafka import Consumer, Producer
 from shared.messages import Topic
 from shared.postgres import Database
 from tests.postgres.shared.test_relaying import (
@@ -21,6 +22,7 @@ from tests.postgres.shared.test_relaying import (
     eventually,
     in_log,
     is_empty,
+    outbox,
     publish,
     relaying,
     topic,
@@ -48,16 +50,37 @@ def gone_deaf(client: Any) -> None:
     client._fetcher._fetch_task.cancel()
 
 
+def failed_fetcher(client: Any) -> None:
+    """Its task ends with an error, which stopping it raises once more."""
+
+    async def fail() -> None:
+        raise ValueError("unexpected")
+
+    client._fetcher._fetch_task.cancel()
+    client._fetcher._fetch_task = asyncio.ensure_future(fail())
+
+
 def never_assigned(client: Any) -> None:
     client._subscription.begin_reassignment()
 
 
-@pytest.mark.parametrize("quiet", [gone_deaf, never_assigned])
+def told_nothing(client: Any) -> None:
+    """Neither records nor answers come any more, for want of metadata."""
+    client._fetcher._fetch_task.cancel()
+
+    async def for_ever(*_: Any) -> None:
+        await asyncio.Event().wait()
+
+    client.end_offsets = for_ever
+
+
+@pytest.mark.parametrize("quiet", [gone_deaf, failed_fetcher, never_assigned, told_nothing])
 async def test_a_consumer_that_hears_nothing_any_more_is_replaced(
     database: Database, infrastructure: Stack, topic: Topic[OrderEvent], clients: list[Any],
     monkeypatch: pytest.MonkeyPatch, quiet: Any,
 ):  # fmt: skip
     monkeypatch.setattr(silence, "LOOK", 0.5)
+    monkeypatch.setattr(silence, "ANSWER", 1.0)
     monkeypatch.setattr(kafka, "ASSIGNED_WITHIN", 2.0)
     counted = Counted()
     async with relaying(database, infrastructure), consuming(consumer(database, infrastructure, topic, counted)):
@@ -74,6 +97,30 @@ async def test_a_consumer_that_hears_nothing_any_more_is_replaced(
             return counted.seen == [order_id(1), order_id(2)]
 
         await eventually(both)
+    assert len(clients) == 2
+    assert not any(conn.connected() for conn in clients[0]._client._conns.values())
+
+
+async def test_a_consumer_whose_first_rebalance_has_no_end_begins_again(
+    database: Database, infrastructure: Stack, topic: Topic[OrderEvent], clients: list[Any],
+    monkeypatch: pytest.MonkeyPatch,
+):  # fmt: skip
+    monkeypatch.setattr(kafka, "ASSIGNED_WITHIN", 2.0)
+    subscription: Any = SubscriptionState  # untyped
+    assigned = subscription.wait_for_assignment
+
+    def at_first_never(self: Any) -> Any:
+        return assigned(self) if len(clients) > 1 else asyncio.get_running_loop().create_future()
+
+    monkeypatch.setattr(subscription, "wait_for_assignment", at_first_never)
+    counted = Counted()
+    async with relaying(database, infrastructure), consuming(consumer(database, infrastructure, topic, counted)):
+        await publish(database, topic, (1, 1))
+
+        async def heard() -> bool:
+            return counted.seen == [order_id(1)]
+
+        await eventually(heard)
     assert len(clients) == 2
 
 
@@ -109,3 +156,29 @@ async def test_a_relay_whose_producer_hangs_sends_with_another(
         await eventually(is_empty(database))
     assert hanging
     assert await in_log(infrastructure, topic) == {str(order_id(1)): [1, 2]}
+
+
+async def test_a_relay_forgets_what_was_acknowledged_though_the_rest_never_is(
+    database: Database, infrastructure: Stack, topic: Topic[OrderEvent], monkeypatch: pytest.MonkeyPatch
+):
+    """Else it would send to the partitions that are well again and again, for as long as one is not."""
+    monkeypatch.setattr(relay, "SILENT_SECONDS", 1.0)
+    send = Producer.send
+    hanging = True
+
+    async def send_or_hang(self: Producer, name: str, key: str, *rest: Any) -> asyncio.Future[Any]:
+        if hanging and key == str(order_id(1)):
+            return asyncio.get_running_loop().create_future()
+        return await send(self, name, key, *rest)
+
+    monkeypatch.setattr(Producer, "send", send_or_hang)
+    await publish(database, topic, (1, 1), (2, 1), (1, 2))
+    async with relaying(database, infrastructure):
+
+        async def only_the_first() -> bool:
+            return await outbox(database) == [(str(order_id(1)), 1), (str(order_id(1)), 2)]
+
+        await eventually(only_the_first)
+        hanging = False
+        await eventually(is_empty(database))
+    assert await in_log(infrastructure, topic) == {str(order_id(1)): [1, 2], str(order_id(2)): [1]}
