@@ -17,7 +17,7 @@ from fastapi import APIRouter, FastAPI, Response
 from fastapi.responses import JSONResponse
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
-from shared import drift, idempotency, middleware, past, problems
+from shared import drift, idempotency, middleware, past, problems, rebuild
 from shared.auth import Authenticator
 from shared.connections import Connection, listening
 from shared.consume import Consumers
@@ -31,6 +31,7 @@ from shared.relay import Relay
 from shared.settings import Settings
 from shared.telemetry import configure_logging, log
 from shared.topics import dead_letters
+from shared.views import View, views_of
 from shared.work import Worker
 
 S = TypeVar("S", bound=Settings)
@@ -49,6 +50,7 @@ class Parts:
     close: Callable[[], Awaitable[None]] | None = None
     gate: Gate | None = None  # before the routes that are marked "x-sheds"
     versions: Sequence[drift.Versions] = ()  # compared with what the service's topics show
+    views: Sequence[View] = ()  # that no consumer keeps, and that can be rebuilt like those that one does
 
 
 @dataclass
@@ -56,7 +58,7 @@ class Service(Generic[S]):
     """One service: ``run()`` serves until SIGTERM; with the argument ``migrate`` it brings the schema up to date.
 
     With ``past`` it compares the database with Kafka's log; it exits with 4, then and while serving, if the database
-    is an older one.
+    is an older one. With ``rebuild NAME`` it builds a view anew, also beside a process that serves.
 
     ``assemble`` gets the settings and the open database and returns the service's parts.
     """
@@ -74,13 +76,24 @@ class Service(Generic[S]):
             sys.stdout.write(f"{self.name}: {len(done)} migrations applied\n")
         elif sys.argv[1:] == ["past"]:
             raise SystemExit(asyncio.run(past.show(self.name, settings.database_url, settings.kafka_bootstrap_servers)))
+        elif sys.argv[1:2] == ["rebuild"]:
+            raise SystemExit(asyncio.run(self._rebuild(settings, sys.argv[2:])))
         elif sys.argv[1:]:
-            raise SystemExit(f"usage: python -m services.{self.name} [migrate|past]")
+            raise SystemExit(f"usage: python -m services.{self.name} [migrate | past | rebuild [VIEW ... [--anew]]]")
         else:
             try:
                 uvloop.run(self._serve(settings))
             except past.BehindError:  # the log has said so
                 raise SystemExit(past.BEHIND) from None
+
+    async def _rebuild(self, settings: S, names: Sequence[str]) -> int:
+        database = await Database.open(settings.database_url, max_size=2)
+        try:
+            parts = await self.assemble(settings, database)
+            views = [*views_of(parts.consumers), *parts.views]
+            return await rebuild.show(views, names, settings.database_url, settings.kafka_bootstrap_servers)
+        finally:
+            await database.close()
 
     async def _serve(self, settings: S) -> None:
         health = Health()

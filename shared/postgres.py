@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, Callable, Iterable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, cast
@@ -141,7 +141,7 @@ class Database:
     @staticmethod
     async def open(url: str, *, max_size: int = 12) -> Database:
         pool = await asyncpg.create_pool(
-            url, min_size=1, max_size=max_size, init=_prepare_connection, reset=_nothing, command_timeout=30,
+            url, min_size=1, max_size=max_size, init=prepare_connection, reset=_nothing, command_timeout=30,
             server_settings={"application_name": "isthmus", "timezone": "UTC"},
         )  # fmt: skip
         return Database(pool)
@@ -170,7 +170,8 @@ class Database:
             yield cast(Connection, connection)
 
 
-async def _prepare_connection(connection: Any) -> None:
+async def prepare_connection(connection: Any) -> None:
+    """JSON goes in and comes out as Python values."""
     for name in ("json", "jsonb"):
         await connection.set_type_codec(
             name, encoder=_to_json, decoder=orjson.loads,
@@ -180,6 +181,11 @@ async def _prepare_connection(connection: Any) -> None:
 
 async def _nothing(_connection: Any) -> None:
     """Nothing of the session is ever changed, so nothing is reset between two uses: it would cost two round trips."""
+
+
+def columns(rows: Iterable[Sequence[Any]]) -> list[list[Any]]:
+    """Rows as a statement with ``unnest`` wants them; there must be one at least."""
+    return [list(column) for column in zip(*rows, strict=True)]
 
 
 def _to_json(value: Any) -> str:

@@ -14,7 +14,7 @@ from rich.console import Console
 
 from bench import invariants, machine
 from bench.clock import clock
-from bench.perf import flash, floor, growth, latency, memory, results, sync, throughput
+from bench.perf import flash, floor, growth, latency, memory, rebuild, results, sync, throughput
 from bench.perf.child import ChildError
 from bench.perf.results import Result
 from bench.perf.stage import Stage
@@ -30,6 +30,7 @@ BENCHMARKS: Mapping[str, Benchmark] = {
     "memory": memory.run,
     "flash": flash.run,
     "sync": sync.run,
+    "rebuild": rebuild.run,
     "growth": growth.run,
 }
 FAILURES = (StackError, PlatformError, ChildError, OSError, ValueError, TimeoutError, ExceptionGroup)

@@ -12,7 +12,7 @@ from services.customer.people import Trait, is_email, normal_email
 from services.customer.store import identity_hash
 from shared.events.notify import CareEvent, CareFailed, CareSent, CareTriggered
 from shared.messages import Batch
-from shared.postgres import Row, Tx
+from shared.postgres import Row, Tx, columns
 
 # Purposes for which a customer is written to until they withdraw; every other one needs a consent that was given.
 UNLESS_WITHDRAWN = frozenset({"order_updates"})
@@ -202,7 +202,7 @@ async def note_contacts(tx: Tx, batch: Batch[CareEvent]) -> None:
             customer = event.customer_id or (known[2] if known else None)
             rows[key] = (*key, customer, *row, event.occurred_at)
     ordered = [rows[key] for key in sorted(rows)]
-    await tx.db.execute(SAVE_HISTORY, *(list(column) for column in zip(*ordered, strict=True)))
+    await tx.db.execute(SAVE_HISTORY, *columns(ordered))
 
 
 async def history(tx: Tx, customer_id: UUID, after: int, limit: int) -> list[Row]:

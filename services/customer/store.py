@@ -18,7 +18,7 @@ from services.customer.keyring import DataKey, Keyring
 from services.customer.people import Contact, Trait, name_words
 from services.customer.registry import Customer, Identification, Identity, Registry
 from shared.events.customer import BuyerIdentified
-from shared.postgres import Row, Tx
+from shared.postgres import Row, Tx, columns
 from shared.sealing import SealedBuyer
 
 OPEN_ORDERS = """
@@ -226,7 +226,7 @@ async def _save_identities(tx: Tx, vault: Vault) -> None:
             value = vault.data_key(owner).encrypt("identities", "value", place, trait.text)
             rows.append((identity.hash, identity.collision, identity.kind, owner, value))
     if rows:
-        await tx.db.execute(LINK_IDENTITIES, *_columns(rows))
+        await tx.db.execute(LINK_IDENTITIES, *columns(rows))
     unused = vault.reserved - {identity.hash for identity in linked if identity.collision == 0}
     if unused:
         await tx.db.execute(UNRESERVE_IDENTITIES, sorted(unused))
@@ -244,9 +244,9 @@ async def save_contacts(tx: Tx, vault: Vault, contacts: Iterable[tuple[UUID, Con
         if contact.kind == "name":
             words |= {(vault.keyring.blind("word", word), customer_id) for word in name_words(contact.value)}
     if rows:
-        await tx.db.execute(SAVE_CONTACTS, *_columns(rows.values()))
+        await tx.db.execute(SAVE_CONTACTS, *columns(rows.values()))
     if words:
-        await tx.db.execute(SAVE_NAME_WORDS, *_columns(sorted(words)))
+        await tx.db.execute(SAVE_NAME_WORDS, *columns(sorted(words)))
 
 
 def identity_hash(keyring: Keyring, trait: Trait) -> bytes:
@@ -269,8 +269,4 @@ async def save_recipients(tx: Tx, vault: Vault, accepted: Sequence[tuple[BuyerId
         sealed = (key.encrypt("recipients", name, recipient, text) if text else None for name, text in written.items())
         rows.append((recipient, event.order_id, event.customer_id, *sealed))
     if rows:
-        await tx.db.execute(SAVE_RECIPIENTS, *_columns(rows))
-
-
-def _columns(rows: Iterable[Sequence[Any]]) -> list[list[Any]]:
-    return [list(column) for column in zip(*rows, strict=True)]
+        await tx.db.execute(SAVE_RECIPIENTS, *columns(rows))

@@ -17,7 +17,7 @@ from shared.events.order import (
     OrderRestated,
     ParcelShipped,
 )
-from shared.postgres import Tx
+from shared.postgres import Tx, columns
 
 WAREHOUSES = "SELECT code, country, priority FROM warehouses"
 
@@ -123,7 +123,7 @@ async def save(tx: Tx, stock: Stock) -> None:
             for sku in skus
             for warehouse, level in sorted(stock.levels.get(sku, {}).items())
         ]
-        await tx.db.execute(SAVE_LEVELS, *(list(column) for column in zip(*rows, strict=True)))
+        await tx.db.execute(SAVE_LEVELS, *columns(rows))
     if stock.touched_orders:
         await _save_holds(tx, [(order, stock.holds[order]) for order in sorted(stock.touched_orders)])
 
@@ -136,7 +136,7 @@ async def _save_holds(tx: Tx, holds: Sequence[tuple[UUID, Hold]]) -> None:
     if known:
         await tx.db.execute(CLEAR_HOLD_LINES, known)
     if lines:
-        await tx.db.execute(SAVE_HOLD_LINES, *(list(column) for column in zip(*lines, strict=True)))
+        await tx.db.execute(SAVE_HOLD_LINES, *columns(lines))
 
 
 async def save_issues(tx: Tx, issues: Sequence[tuple[ParcelShipped, StockIssued]]) -> None:
@@ -154,7 +154,7 @@ async def save_issues(tx: Tx, issues: Sequence[tuple[ParcelShipped, StockIssued]
         for line in event.lines
     ]
     if moved:
-        await tx.db.execute(SAVE_ISSUES, *(list(column) for column in zip(*moved, strict=True)))
+        await tx.db.execute(SAVE_ISSUES, *columns(moved))
 
 
 def _reason(event: StockIssued, short: int) -> str:

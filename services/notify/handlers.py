@@ -34,7 +34,7 @@ def build(rules: Rules, due: Callable[[], None] = lambda: None) -> Consumers:
         if queue or book.identified:
             tx.after_commit(due)
 
-    @consumers.on(ITEMS, STOCK)
+    @consumers.on(ITEMS, STOCK, view=("products",))
     async def learn_products(tx: Tx, batch: Batch[ProductEvent]) -> None:
         """Keep an own copy of what products are called, and of whether they can be had."""
         await products.learn(tx, batch)

@@ -26,7 +26,7 @@ from shared.events.order import (
     ParcelLost,
     ParcelRefused,
 )
-from shared.postgres import Connection, Row, Tx
+from shared.postgres import Connection, Row, Tx, columns
 
 UNKNOWN_BUYER_SECONDS = 60  # for the identification of a buyer that a message waits for
 
@@ -151,26 +151,22 @@ async def save(tx: Tx, book: Book, queue: Sequence[Queued]) -> None:
         )
     if any(book.skus.values()):
         lines = [(order_id, sku) for order_id, skus in book.skus.items() for sku in skus]
-        await tx.db.execute(SAVE_SKUS, *_columns(lines))
+        await tx.db.execute(SAVE_SKUS, *columns(lines))
     if book.triggered:
         care = [(one.order_id, one.trigger, one.customer_id, one.reason, one.occurred_at) for one in book.triggered]
-        await tx.db.execute(SAVE_CARE, *_columns(care))
+        await tx.db.execute(SAVE_CARE, *columns(care))
     if queue and book.rules.mail:
         rows = [
             (one.care.order_id, one.care.trigger, dict(one.facts), one.cause_id, one.correlation_id, one.traceparent)
             for one in queue
         ]
-        await tx.db.execute(QUEUE, *_columns(rows), UNKNOWN_BUYER_SECONDS)
+        await tx.db.execute(QUEUE, *columns(rows), UNKNOWN_BUYER_SECONDS)
     if book.identified:
         await tx.db.execute(BUYER_KNOWN, sorted(book.identified))
     if book.stopped:
         stopped = [(one.order_id, one.trigger, one.reason) for one in book.stopped]
-        await tx.db.execute(STOP_CARE, *_columns(stopped))
-        await tx.db.execute(STOP_MESSAGES, *_columns([one[:2] for one in stopped]))
-
-
-def _columns(rows: Iterable[Sequence[Any]]) -> list[list[Any]]:
-    return [list(column) for column in zip(*rows, strict=True)]
+        await tx.db.execute(STOP_CARE, *columns(stopped))
+        await tx.db.execute(STOP_MESSAGES, *columns([one[:2] for one in stopped]))
 
 
 async def list_care(db: Connection, before: int, order_id: UUID | None, limit: int) -> list[Row]:

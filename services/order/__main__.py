@@ -15,6 +15,7 @@ from services.order.shipping import webhooks as parcel_notices
 from services.order.shipping.sandbox import SandboxCarrier
 from services.order.shipping.worker import ParcelCalls
 from services.order.signals import signals
+from services.order.timeline import TIMELINE
 from services.order.versions import VERSIONS
 from shared.app import Parts, Service
 from shared.clients import ServiceClient
@@ -83,6 +84,7 @@ async def assemble(settings: OrderSettings, database: Database) -> Parts:
         close,
         gate,
         VERSIONS,
+        views=(TIMELINE,),
     )
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from services.order import knowledge, store
+from services.order import knowledge, store, timeline
 from services.order.decisions import decide, expire
 from services.order.settlement.decisions import post_issue, post_points
 from shared.consume import Consumers, Due
@@ -57,12 +57,12 @@ def build(payment_deadline: int) -> Consumers:
             orders.extend[order.order_id] = CLOSE_AGAIN_AFTER
         await store.save(tx, orders)
 
-    @consumers.on(CARE)
+    @consumers.on(CARE, view=("care_steps",))
     async def note_care(tx: Tx, batch: Batch[CareEvent]) -> None:
         """Show in an order's timeline what its customer was told."""
-        await store.write_care(tx, batch)
+        await timeline.write_care(tx, batch)
 
-    @consumers.on(ITEMS)
+    @consumers.on(ITEMS, view=("known_items",))
     async def learn_items(tx: Tx, batch: Batch[ItemEvent]) -> None:
         """Know which SKUs exist, to refuse an unknown one at the door."""
         await knowledge.save_items(tx, batch)

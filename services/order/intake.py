@@ -16,7 +16,7 @@ import orjson
 import uuid_utils
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, ValidationInfo, field_validator
 
-from services.order import knowledge, store
+from services.order import knowledge, timeline
 from services.order.settings import OrderSettings
 from shared import bodies
 from shared.auth import Principal
@@ -25,7 +25,7 @@ from shared.events.order import BuyerSealed, Destination, OrderLine, OrderPlaced
 from shared.messages import Cause
 from shared.money import MINOR_DIGITS, Currency, round_money
 from shared.partitions import partition_of
-from shared.postgres import Tx
+from shared.postgres import Tx, columns
 from shared.problems import Problem
 from shared.sealing import Buyer, Recipient, SealedBuyer, seal
 from shared.topics import INTAKE, ORDERS
@@ -238,8 +238,7 @@ async def place(
         )
         for body, event, print_, trace in zip(bodies, events, prints, traces, strict=True)
     ]  # fmt: skip
-    columns = [list(column) for column in zip(*rows, strict=True)]
-    inserted = await tx.db.fetch(INSERT_ORDERS, *columns, settings.answer_deadline)
+    inserted = await tx.db.fetch(INSERT_ORDERS, *columns(rows), settings.answer_deadline)
     new = {row["order_id"] for row in inserted}
     await _announce(tx, [one for one in zip(bodies, events, traces, strict=True) if one[1].order_id in new], key)
     known = await _existing(tx, [b for b, e in zip(bodies, events, strict=True) if e.order_id not in new])
@@ -265,7 +264,7 @@ async def _announce(tx: Tx, placed: Sequence[tuple[OrderBody, OrderPlaced, Trace
         tx.publish(INTAKE, box, cause=cause, sequence=1)
     ids = [event.order_id for _, event, _ in placed]
     await tx.db.execute(INSERT_SEALED, ids, [key.key_id] * len(ids), sealed)
-    await store.write_timeline(tx, [(event, 1, event.order_id) for _, event, _ in placed])
+    await timeline.write(tx, [(event, 1, event.order_id) for _, event, _ in placed])
 
 
 async def _existing(tx: Tx, bodies: Sequence[OrderBody]) -> dict[tuple[str, str], tuple[UUID, bytes]]:

@@ -11,17 +11,17 @@ from uuid import UUID, uuid5
 
 import orjson
 
+from services.order import timeline
 from services.order.decisions import finish
 from services.order.settlement import store as ledger
 from services.order.settlement.decisions import Posting, post
 from services.order.shipping import store as shipping
 from services.order.signals import signals
 from services.order.state import ENDED, Cancellation, Order, Payment, Sale
-from shared.events.notify import CareEvent
 from shared.events.order import OrderEvent, PaymentRefunded, RefundRequested
 from shared.events.pricing import PricedLine
-from shared.messages import Batch, Cause
-from shared.postgres import Row, Tx
+from shared.messages import Cause
+from shared.postgres import Row, Tx, columns
 from shared.topics import ORDERS
 from shared.tracing import Trace
 
@@ -88,19 +88,6 @@ ON CONFLICT DO NOTHING
 
 FINISH_REFUNDS = "UPDATE refunds SET state = 'refunded', due_at = NULL WHERE refund_id = ANY($1::uuid[])"
 
-WRITE_TIMELINE = """
-INSERT INTO timeline (order_id, sequence, type, cause, detail, occurred_at)
-SELECT * FROM unnest($1::uuid[], $2::bigint[], $3::text[], $4::uuid[], $5::jsonb[], $6::timestamptz[])
-"""
-
-WRITE_CARE = """
-INSERT INTO care_steps (order_id, sequence, type, cause, detail, occurred_at)
-SELECT n.* FROM unnest($1::uuid[], $2::bigint[], $3::text[], $4::uuid[], $5::jsonb[], $6::timestamptz[])
-     AS n (order_id, sequence, type, cause, detail, occurred_at)
-JOIN orders o USING (order_id)
-ON CONFLICT DO NOTHING
-"""
-
 DROP_SEALED = "DELETE FROM sealed_buyers WHERE order_id = ANY($1::uuid[])"
 
 OVERDUE = """
@@ -116,7 +103,6 @@ ORDER BY changed_at LIMIT $1
 ORDERS_OF_PAYMENTS = "SELECT payment_id, order_id FROM payments WHERE payment_id = ANY($1::uuid[])"
 
 
-NOT_IN_TIMELINE = {"order_id", "occurred_at", "lines", "items", "allocations"}
 WITH_PARCELS = ("confirmed", "cancelled", "closed")
 
 
@@ -257,7 +243,7 @@ async def _save_orders(tx: Tx, changed: Sequence[Order], orders: Orders) -> None
         )
         for order in changed
     ]  # fmt: skip
-    await tx.db.execute(SAVE_ORDERS, *_columns(rows))
+    await tx.db.execute(SAVE_ORDERS, *columns(rows))
 
 
 async def _save_payments(tx: Tx, changed: Sequence[Order]) -> None:
@@ -270,45 +256,18 @@ async def _save_payments(tx: Tx, changed: Sequence[Order]) -> None:
         if (payment := order.payment) is not None
     ]  # fmt: skip
     if rows:
-        await tx.db.execute(SAVE_PAYMENTS, *_columns(rows))
+        await tx.db.execute(SAVE_PAYMENTS, *columns(rows))
 
 
 async def _save_events(tx: Tx, events: Sequence[tuple[OrderEvent, int, UUID]]) -> None:
     requested = [event for event, _, _ in events if isinstance(event, RefundRequested)]
     if requested:
         rows = [(e.refund_id, e.payment_id, e.order_id, e.amount, e.currency, e.reason) for e in requested]
-        await tx.db.execute(REQUEST_REFUNDS, *_columns(rows))
+        await tx.db.execute(REQUEST_REFUNDS, *columns(rows))
     finished = [event.refund_id for event, _, _ in events if isinstance(event, PaymentRefunded)]
     if finished:
         await tx.db.execute(FINISH_REFUNDS, finished)
-    await write_timeline(tx, events)
-
-
-async def write_timeline(tx: Tx, events: Sequence[tuple[OrderEvent, int, UUID]]) -> None:
-    """Note what happened to orders: each event with its sequence and cause."""
-    if events:
-        rows = [
-            (
-                event.order_id, sequence, type(event).__name__, cause,
-                event.model_dump(mode="json", exclude=NOT_IN_TIMELINE, exclude_none=True),
-                event.occurred_at,
-            )
-            for event, sequence, cause in events
-        ]  # fmt: skip
-        await tx.db.execute(WRITE_TIMELINE, *_columns(rows))
-
-
-async def write_care(tx: Tx, batch: Batch[CareEvent]) -> None:
-    """Note what was told to customers about their orders; of orders that are not there, nothing."""
-    rows = [
-        (
-            message.event.order_id, message.sequence, type(message.event).__name__, message.id,
-            message.event.model_dump(mode="json", exclude={"order_id", "occurred_at"}, exclude_none=True),
-            message.event.occurred_at,
-        )
-        for message in batch
-    ]  # fmt: skip
-    await tx.db.execute(WRITE_CARE, *_columns(rows))
+    await timeline.write(tx, events)
 
 
 async def unanswered(tx: Tx, limit: int) -> list[UUID]:
@@ -324,7 +283,3 @@ async def orders_of_payments(tx: Tx, payment_ids: Sequence[UUID]) -> dict[UUID, 
     """By payment; those that nobody knows are absent."""
     rows = await tx.db.fetch(ORDERS_OF_PAYMENTS, payment_ids)
     return {row["payment_id"]: row["order_id"] for row in rows}
-
-
-def _columns(rows: Sequence[Sequence[Any]]) -> list[list[Any]]:
-    return [list(column) for column in zip(*rows, strict=True)]

@@ -27,7 +27,7 @@ SELECT o.order_id, o.channel, o.external_reference, o.state, o.reason, o.version
 FROM orders o LEFT JOIN payments p USING (order_id) WHERE o.order_id = ANY($1::uuid[])
 """
 
-# Own steps by sequence; what the customer was told is sorted in by when that was heard of.
+# Own steps by sequence; what the customer was told is sorted in by when that was recorded.
 TIMELINE = """
 SELECT order_id, sequence, type, cause, detail, occurred_at, recorded_at FROM
     (SELECT order_id, sequence, type, cause, detail, occurred_at, recorded_at FROM timeline

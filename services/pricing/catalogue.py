@@ -7,7 +7,7 @@ from datetime import date, datetime
 from decimal import Decimal
 from uuid import UUID
 
-from shared.postgres import Connection, Row, Tx
+from shared.postgres import Connection, Row, Tx, columns
 
 # An event that comes late (a dead letter redriven) finds a newer version in place, and changes nothing.
 LEARN_TIERS = """
@@ -172,7 +172,7 @@ async def tier_rules(db: Connection) -> list[Row]:
 
 
 async def save_tax_rates(tx: Tx, rates: Sequence[tuple[str, str, Decimal, date]]) -> None:
-    await tx.db.execute(SAVE_TAX_RATES, *(list(column) for column in zip(*rates, strict=True)))
+    await tx.db.execute(SAVE_TAX_RATES, *columns(rates))
 
 
 async def tax_rates(db: Connection, country: str | None) -> list[Row]:

@@ -7,7 +7,7 @@ from datetime import datetime
 
 from shared.events.pricing import DemandMeasured
 from shared.messages import Message
-from shared.postgres import Connection, Database, Row, Tx
+from shared.postgres import Connection, Database, Row, Tx, columns
 
 KEEP_DAYS = (
     30  # after the last measurement, in real time: a replay's windows are as old as its orders, and stay as long
@@ -74,7 +74,7 @@ async def save(tx: Tx, measurements: Measurements) -> None:
         for _, one in sorted(measurements.items(), key=lambda item: item[0])
     ]  # fmt: skip
     if rows:
-        await tx.db.execute(SAVE, *(list(column) for column in zip(*rows, strict=True)))
+        await tx.db.execute(SAVE, *columns(rows))
 
 
 async def forget(database: Database) -> bool:

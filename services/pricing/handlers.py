@@ -38,7 +38,7 @@ async def price_orders(tx: Tx, batch: Batch[OrderEvent]) -> None:
     await store.save(tx, book)
 
 
-@consumers.on(CUSTOMERS)
+@consumers.on(CUSTOMERS, view=("tiers",))
 async def learn_tiers(tx: Tx, batch: Batch[CustomerEvent]) -> None:
     """Keep an own copy of who has which tier. Orders that were priced keep their price."""
     tiers: dict[UUID, tuple[str, int]] = {}
@@ -51,7 +51,7 @@ async def learn_tiers(tx: Tx, batch: Batch[CustomerEvent]) -> None:
     await catalogue.learn_tiers(tx, tiers)
 
 
-@consumers.on(ITEMS)
+@consumers.on(ITEMS, view=("items",))
 async def learn_tax_classes(tx: Tx, batch: Batch[ItemEvent]) -> None:
     """Keep an own copy of which SKUs exist, and of their tax classes."""
     items: dict[str, tuple[str, int]] = {}

@@ -11,7 +11,7 @@ from pydantic import TypeAdapter
 from services.pricing.asks import Ask
 from services.pricing.redemption import Quote
 from services.pricing.rules import Priced
-from shared.postgres import Connection, Database, Row, Tx
+from shared.postgres import Connection, Database, Row, Tx, columns
 
 FORGET_AT_ONCE = 500
 
@@ -72,7 +72,7 @@ def _quote(row: Row) -> Quote:
 async def save(tx: Tx, changed: Collection[Quote]) -> None:
     if changed:
         rows = [(quote.quote_id, quote.state, quote.order_id) for quote in changed]
-        await tx.db.execute(SAVE, *(list(column) for column in zip(*rows, strict=True)))
+        await tx.db.execute(SAVE, *columns(rows))
 
 
 async def forget(database: Database) -> bool:

@@ -22,7 +22,7 @@ from shared.events.order import (
     OrderRejected,
     OrderRestated,
 )
-from shared.postgres import Connection, Row, Tx
+from shared.postgres import Connection, Row, Tx, columns
 
 ORDERS = """
 SELECT order_id, state, version, customer_id, coupon FROM order_prices WHERE order_id = ANY($1::uuid[])
@@ -169,7 +169,7 @@ async def _list_prices(db: Connection, asks: Sequence[Ask]) -> dict[tuple[str, s
     wanted = list({(line.sku, a.currency, a.at) for a in asks for line in a.lines if line.unit_price is None})
     if not wanted:
         return {}
-    rows = await db.fetch(LIST_PRICES, *(list(column) for column in zip(*wanted, strict=True)))
+    rows = await db.fetch(LIST_PRICES, *columns(wanted))
     return {wanted[row["number"] - 1]: ListPrice(row["unit_price"], row["price_list"]) for row in rows}
 
 
@@ -204,7 +204,7 @@ async def save(tx: Tx, book: Book) -> None:
         uses = [
             (code, order_id, book.orders[order_id].customer_id, state) for (code, order_id), state in book.uses.items()
         ]
-        await tx.db.execute(SAVE_USES, *(list(column) for column in zip(*uses, strict=True)))
+        await tx.db.execute(SAVE_USES, *columns(uses))
 
 
 async def order_price(db: Connection, order_id: UUID) -> Row | None:

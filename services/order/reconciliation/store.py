@@ -11,7 +11,7 @@ from uuid import UUID
 from services.order.reconciliation.decisions import Difference, Money
 from services.order.state import Order, Parcel
 from shared.events.pricing import PricedLine
-from shared.postgres import Connection, Row, Tx
+from shared.postgres import Connection, Row, Tx, columns
 
 KEPT_DAYS = 30  # closed findings
 
@@ -173,7 +173,7 @@ async def suspect(tx: Tx, found: Sequence[Suspicion], rest: float) -> None:
             )
             for one in found
         ]  # fmt: skip
-        await tx.db.execute(SUSPECT, *(list(column) for column in zip(*rows, strict=True)), rest)
+        await tx.db.execute(SUSPECT, *columns(rows), rest)
 
 
 async def due(db: Connection, kinds: Sequence[str], limit: int) -> list[Row]:

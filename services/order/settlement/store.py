@@ -8,7 +8,7 @@ from typing import Any
 from uuid import UUID
 
 from services.order.settlement.decisions import Posting
-from shared.postgres import Connection, Row, Tx
+from shared.postgres import Connection, Row, Tx, columns
 
 APPEND = """
 INSERT INTO ledger (order_id, cause, currency, kind, accounts, amounts, occurred_at)
@@ -55,7 +55,7 @@ async def append(tx: Tx, postings: Sequence[tuple[UUID, Posting]]) -> None:
             )
             for cause, one in postings
         ]  # fmt: skip
-        await tx.db.execute(APPEND, *(list(column) for column in zip(*rows, strict=True)))
+        await tx.db.execute(APPEND, *columns(rows))
 
 
 async def trial_balance(

@@ -8,7 +8,7 @@ from uuid import UUID
 
 from services.order.state import FINAL, Order, Parcel
 from shared.calls import LEASE_SECONDS, backoff
-from shared.postgres import Row, Tx
+from shared.postgres import Row, Tx, columns
 
 TRACK_SECONDS = 60  # notices are faster; this is for those that got lost
 CHANNEL_SECONDS = 14 * 24 * 3600  # by when a channel that ships its orders itself should have said so
@@ -104,7 +104,7 @@ async def save(
             )  # fmt: skip
     for query, rows in ((PLAN, new), (SAVE, known)):
         if rows:
-            await tx.db.execute(query, *(list(column) for column in zip(*rows, strict=True)))
+            await tx.db.execute(query, *columns(rows))
     return any(row[-1] == 0 for row in [*new, *known])
 
 
