@@ -47,7 +47,9 @@ def clients(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
 
 
 def gone_deaf(client: Any) -> None:
-    client._fetcher._fetch_task.cancel()
+    """It fetches no more; nor may the answer come that it waits for just now."""
+    for task in (client._fetcher._fetch_task, *client._fetcher._pending_tasks):
+        task.cancel()
 
 
 def failed_fetcher(client: Any) -> None:
@@ -56,7 +58,7 @@ def failed_fetcher(client: Any) -> None:
     async def fail() -> None:
         raise ValueError("unexpected")
 
-    client._fetcher._fetch_task.cancel()
+    gone_deaf(client)
     client._fetcher._fetch_task = asyncio.ensure_future(fail())
 
 
@@ -66,7 +68,7 @@ def never_assigned(client: Any) -> None:
 
 def told_nothing(client: Any) -> None:
     """Neither records nor answers come any more, for want of metadata."""
-    client._fetcher._fetch_task.cancel()
+    gone_deaf(client)
 
     async def for_ever(*_: Any) -> None:
         await asyncio.Event().wait()
