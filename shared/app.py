@@ -52,6 +52,11 @@ class Parts:
     versions: Sequence[drift.Versions] = ()  # compared with what the service's topics show
     views: Sequence[View] = ()  # that no consumer keeps, and that can be rebuilt like those that one does
 
+    @property
+    def all_views(self) -> Sequence[View]:
+        """What can be rebuilt: by consumers, then the rest."""
+        return (*views_of(self.consumers), *self.views)
+
 
 @dataclass
 class Service(Generic[S]):
@@ -90,8 +95,9 @@ class Service(Generic[S]):
         database = await Database.open(settings.database_url, max_size=2)
         try:
             parts = await self.assemble(settings, database)
-            views = [*views_of(parts.consumers), *parts.views]
-            return await rebuild.show(views, names, settings.database_url, settings.kafka_bootstrap_servers)
+            if parts.close is not None:  # what it asks of others is not needed here
+                await parts.close()
+            return await rebuild.show(parts.all_views, names, settings.database_url, settings.kafka_bootstrap_servers)
         finally:
             await database.close()
 

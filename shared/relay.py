@@ -65,7 +65,6 @@ class Relay:
         self._health = health
         self._awake = asyncio.Event()
         self._stopping = False
-        self._notified_at = 0.0
         self._counted_at = 0.0
         self._waiting: Connection | None = None  # for the lock; hints go over it
         self._turn = asyncio.Lock()  # a connection bears one statement at a time

@@ -9,7 +9,6 @@ import asyncio
 from typing import Any
 
 from bench.perf.measuring import cost_table, facts, measured, remarks, run_table
-from bench.perf.orders import ROWS
 from bench.perf.picture import lines
 from bench.perf.results import Result, at_most, read
 from bench.perf.stage import Stage
@@ -19,7 +18,6 @@ LEVELS, MILLION = (10_000, 100_000), 1_000_000
 QUICK = (200, 1_000)
 GOAL = 1.2  # times what it cost at first
 SHARE, UNKNOWN = 0.6, 150.0  # of the top rate, or orders a second where none was measured: idle time weighs little
-PIECE = 5_000  # orders per load while filling
 
 
 async def run(stage: Stage, result: Result) -> None:
@@ -52,8 +50,5 @@ async def _fill(stage: Stage, level: int) -> None:
     async with database(stage.stack, "order") as connection:
         there = await connection.fetchval("SELECT count(*) FROM orders")
     stage.say(f"filling up to {level:,} orders")
-    while there < level:
-        number = min(PIECE, level - there)
-        await stage.run(stage.load(number=number, rows=ROWS, connections=2), drain=600)
-        there += number
+    await stage.fill(level - there)
     await asyncio.sleep(1 if stage.quick else 10)

@@ -12,16 +12,14 @@ import time
 import asyncpg
 
 from bench.perf.lag import sampled
-from bench.perf.orders import ROWS
 from bench.perf.results import Result, at_least, plain
 from bench.perf.stage import Stage
 from bench.platform import database
 from shared.contracts.services import all_parts
 from shared.rebuild import Rebuilt, rebuild
-from shared.views import View, views_of
+from shared.views import View
 
 ORDERS = 30_000  # each by a buyer of its own: he becomes a customer, and has a tier
-PIECE = 5_000
 GOAL, ENOUGH = 20_000, 10_000  # events a second, events
 COUNT = "SELECT count(*) FROM {}"
 
@@ -30,13 +28,11 @@ async def run(stage: Stage, result: Result) -> None:
     await stage.prepare(customers=50)
     number = ORDERS // 100 if stage.quick else ORDERS
     stage.say(f"filling the log with {number:,} orders")
-    for first in range(0, number, PIECE):
-        load = stage.load(customers=(), number=min(PIECE, number - first), rows=ROWS, connections=2)
-        await stage.run(load, drain=600)
+    await stage.fill(number, customers=())
     await _all_read(stage)
     done: list[tuple[str, Rebuilt, int]] = []
     for service, parts in (await asyncio.to_thread(all_parts)).items():  # it runs a loop of its own
-        for view in (*views_of(parts.consumers), *parts.views):
+        for view in parts.all_views:
             done.append((service, *await _build(stage, service, view, result)))
     for service, built, _ in done:
         if stage.quick or built.events >= ENOUGH:

@@ -15,7 +15,7 @@ from bench.clock import Say
 from bench.perf import sender, watcher
 from bench.perf.child import Child, child
 from bench.perf.lag import Lag, sampled
-from bench.perf.orders import CHANNEL, HOUSE, PRICE, SKUS, Load
+from bench.perf.orders import CHANNEL, HOUSE, PRICE, ROWS, SKUS, Load
 from bench.perf.sender import Sent
 from bench.platform import SERVICES, Platform, PlatformError
 from deploy.local.stack import Stack
@@ -30,6 +30,7 @@ ENV: Mapping[str, Mapping[str, str]] = {
 ENDS = frozenset({"OrderConfirmed", "OrderRejected", "OrderCancelled", "OrderExpired"})
 STOCK = 100_000_000  # units of each SKU
 SANDBOX = {"delay_ms": 5, "webhook_duplicate_rate": 0, "webhook_reorder_rate": 0}
+PIECE = 5_000  # orders per load while filling
 HEAD_START = 0.3  # seconds from the word to start until the start
 
 
@@ -165,6 +166,13 @@ class Stage:
         trial.cpu["(watcher)"] = self._watched - watched
         self._told(trial, wanted)
         return trial
+
+    async def fill(self, orders: int, **what: Any) -> None:
+        """Place so many orders, as fast as they are taken, and wait until all of them have ended."""
+        while orders > 0:
+            number = min(PIECE, orders)
+            await self.run(self.load(number=number, rows=ROWS, connections=2, **what), drain=600)
+            orders -= number
 
     async def findings(self) -> list[invariants.Finding]:
         """All invariants, once nothing moves any more."""

@@ -9,13 +9,11 @@ from pathlib import Path
 from typing import Any
 
 from shared.contracts.services import all_parts
-from shared.views import View, views_of
+from shared.views import View
 from tests.flows.market import Market, journey
 
 ROOT = Path(__file__).resolve().parents[2]
-VIEWS: dict[str, list[View]] = {
-    name: views for name, parts in all_parts().items() if (views := [*views_of(parts.consumers), *parts.views])
-}
+VIEWS = {name: parts.all_views for name, parts in all_parts().items() if parts.all_views}
 
 
 async def build(market: Market, service: str, *arguments: str) -> str:
