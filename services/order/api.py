@@ -113,6 +113,8 @@ def routes(database: Database, settings: OrderSettings, gate: Gate) -> Sequence[
             leave()
             await _settled(database, placed.order_id, seconds)
             response.headers["Preference-Applied"] = f"wait={seconds:g}"
+        elif placed.view is not None:
+            return placed.view()
         return await seen(placed.order_id)
 
     @router.get("/orders/{order_id}", summary="One order with its timeline")

@@ -5,10 +5,11 @@ from __future__ import annotations
 import hashlib
 import hmac
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from decimal import Decimal
+from functools import partial
 from typing import Annotated, Any, Literal
 from uuid import UUID
 
@@ -18,6 +19,7 @@ from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, ValidationInfo
 
 from services.order import knowledge, timeline
 from services.order.settings import OrderSettings
+from services.order.views import OrderView, kept_request, of_new
 from shared import bodies
 from shared.auth import Principal
 from shared.countries import Country
@@ -33,7 +35,6 @@ from shared.tracing import Trace
 
 MAX_LINES = 2_000
 MAX_UNITS = 1_000_000
-REQUEST = {"lines", "coupon", "points", "destination", "quote_id"}  # what is kept of it as it was asked
 BRITISH_CODE = re.compile(r"([A-Z]{1,2}[0-9][A-Z0-9]?) *[0-9][A-Z]{2}")
 # A digit among the first two, three to eight signs, or two groups: neither a name nor a whole telephone number.
 POSTAL_CODE = re.compile(r"(?=.?[0-9])(?=.{3})([A-Z0-9]{2})[A-Z0-9]{0,6}([ -][A-Z0-9]{2,4})?")
@@ -149,10 +150,11 @@ class OrderBody(Body):
 
 @dataclass(frozen=True)
 class Placed:
-    """``new`` is false when the same order was there already."""
+    """``new`` is false when the same order was there already; ``view`` is then for somebody else to find."""
 
     order_id: UUID
     new: bool
+    view: Callable[[], OrderView] | None = None
 
 
 INSERT_ORDERS = """
@@ -168,7 +170,7 @@ FROM (SELECT order_id, channel, reference, fingerprint, partition, 'placed', 1, 
            AS n (order_id, channel, reference, fingerprint, partition, customer_id, currency, expected_total, prepaid,
                  token, request, placed_at, fulfilment, fee, traceparent)) AS n
 ORDER BY n.channel, n.reference, n.order_id -- of two in one batch the first is placed
-ON CONFLICT (channel, external_reference) DO NOTHING RETURNING order_id
+ON CONFLICT (channel, external_reference) DO NOTHING RETURNING order_id, recorded_at, deadline_at
 """
 
 EXISTING = """
@@ -232,25 +234,31 @@ async def place(
             event.order_id, body.channel, body.external_reference, print_, partition_of(str(event.order_id), ORDERS),
             body.customer_id, body.currency, body.expected_total, event.prepaid,
             body.payment.token if isinstance(body.payment, CardBody) else None,
-            event.model_dump(mode="json", include=REQUEST, exclude_none=True),
+            kept_request(event),
             event.occurred_at, body.fulfilment or "carrier",
             (body.payment.fee if isinstance(body.payment, PrepaidBody) else None) or Decimal(0), str(trace),
         )
         for body, event, print_, trace in zip(bodies, events, prints, traces, strict=True)
     ]  # fmt: skip
     inserted = await tx.db.fetch(INSERT_ORDERS, *columns(rows), settings.answer_deadline)
-    new = {row["order_id"] for row in inserted}
-    await _announce(tx, [one for one in zip(bodies, events, traces, strict=True) if one[1].order_id in new], key)
+    new = {row["order_id"]: (row["recorded_at"], row["deadline_at"]) for row in inserted}
+    if new:
+        placed = [one for one in zip(bodies, events, traces, strict=True) if one[1].order_id in new]
+        await _announce(tx, placed, key, inserted[0]["recorded_at"])
     known = await _existing(tx, [b for b, e in zip(bodies, events, strict=True) if e.order_id not in new])
     return [
-        Placed(event.order_id, new=True) if event.order_id in new else _same(body, print_, known)
+        Placed(
+            event.order_id, new=True, view=partial(of_new, event, body.fulfilment or "carrier", *new[event.order_id])
+        )
+        if event.order_id in new
+        else _same(body, print_, known)
         for body, event, print_ in zip(bodies, events, prints, strict=True)
     ]
 
 
-async def _announce(tx: Tx, placed: Sequence[tuple[OrderBody, OrderPlaced, Trace]], key: knowledge.SealingKey) -> None:
-    if not placed:
-        return
+async def _announce(
+    tx: Tx, placed: Sequence[tuple[OrderBody, OrderPlaced, Trace]], key: knowledge.SealingKey, at: datetime
+) -> None:  # fmt: skip
     sealed: list[str] = []
     for body, event, trace in placed:
         content = SealedBuyer(order_id=event.order_id, buyer=body.buyer, recipient=body.recipient, note=body.note)
@@ -264,7 +272,7 @@ async def _announce(tx: Tx, placed: Sequence[tuple[OrderBody, OrderPlaced, Trace
         tx.publish(INTAKE, box, cause=cause, sequence=1)
     ids = [event.order_id for _, event, _ in placed]
     await tx.db.execute(INSERT_SEALED, ids, [key.key_id] * len(ids), sealed)
-    await timeline.write(tx, [(event, 1, event.order_id) for _, event, _ in placed])
+    await timeline.write(tx, [(event, 1, event.order_id) for _, event, _ in placed], at)
 
 
 async def _existing(tx: Tx, bodies: Sequence[OrderBody]) -> dict[tuple[str, str], tuple[UUID, bytes]]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from datetime import datetime
 from typing import Any
 from uuid import UUID
 
@@ -14,8 +15,9 @@ from shared.topics import ORDERS
 from shared.views import View
 
 WRITE = """
-INSERT INTO timeline (order_id, sequence, type, cause, detail, occurred_at)
-SELECT * FROM unnest($1::uuid[], $2::bigint[], $3::text[], $4::uuid[], $5::jsonb[], $6::timestamptz[])
+INSERT INTO timeline (order_id, sequence, type, cause, detail, occurred_at, recorded_at)
+SELECT *, coalesce($7::timestamptz, clock_timestamp())
+FROM unnest($1::uuid[], $2::bigint[], $3::text[], $4::uuid[], $5::jsonb[], $6::timestamptz[])
 """
 
 WRITE_AGAIN = """
@@ -37,17 +39,17 @@ ON CONFLICT DO NOTHING
 LEFT_OUT = {"order_id", "occurred_at", "lines", "items", "allocations"}
 
 
-async def write(tx: Tx, events: Sequence[tuple[OrderEvent, int, UUID]]) -> None:
-    """Note what happened to orders: each event with its sequence and cause."""
+async def write(tx: Tx, events: Sequence[tuple[OrderEvent, int, UUID]], at: datetime | None = None) -> None:
+    """Note what happened to orders: each event with its sequence and cause; ``at`` this time, else now."""
     if events:
-        rows = [_row(event, sequence, cause) for event, sequence, cause in events]
-        await tx.db.execute(WRITE, *columns(rows))
+        rows = [row(event, sequence, cause) for event, sequence, cause in events]
+        await tx.db.execute(WRITE, *columns(rows), at)
 
 
 async def write_again(tx: Tx, batch: Batch[OrderEvent]) -> None:
     """The same from the log, at the time at which it was recorded first."""
     rows = [
-        (*_row(message.event, message.sequence, UUID(message.causation_id)), message.recorded_at)
+        (*row(message.event, message.sequence, UUID(message.causation_id)), message.recorded_at)
         for message in batch
         if message.causation_id is not None  # as every event of an order has
     ]
@@ -57,7 +59,8 @@ async def write_again(tx: Tx, batch: Batch[OrderEvent]) -> None:
 TIMELINE = View("timeline", (ORDERS,), ("timeline",), write_again, own=True)
 
 
-def _row(event: OrderEvent, sequence: int, cause: UUID) -> tuple[Any, ...]:
+def row(event: OrderEvent, sequence: int, cause: UUID) -> tuple[Any, ...]:
+    """Order, sequence, type, cause, detail, business time."""
     detail = event.model_dump(mode="json", exclude=LEFT_OUT, exclude_none=True)
     return event.order_id, sequence, type(event).__name__, cause, detail, event.occurred_at
 

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import time
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
 from decimal import Decimal
-from typing import Any
+from typing import Any, TypeAlias
 from uuid import UUID
 
 from pydantic import BaseModel
 
+from services.order import timeline
+from shared.events.order import OrderPlaced
 from shared.money import round_money
 from shared.overload import Gate
 from shared.postgres import Connection, Row
@@ -64,6 +66,10 @@ SELECT (SELECT count(*) FROM orders WHERE order_id > $1) AS arrived,
 """
 
 COUNTS = "SELECT state, count(*) AS orders FROM orders GROUP BY state"
+
+REQUEST = {"lines", "coupon", "points", "destination", "quote_id"}  # what is kept of an order as it was asked
+
+Fields: TypeAlias = "Row | Mapping[str, Any]"
 
 
 class Step(BaseModel):
@@ -157,7 +163,29 @@ async def found(db: Connection, order_ids: Sequence[UUID]) -> list[OrderView | N
     return [_view(rows[id_], steps[id_], parcels[id_]) if id_ in rows else None for id_ in order_ids]
 
 
-def _view(row: Row, steps: Sequence[Row], parcels: Sequence[Row]) -> OrderView:
+def of_new(event: OrderPlaced, fulfilment: str, recorded_at: datetime, deadline_at: datetime) -> OrderView:
+    """An order that has just been placed, as ``found`` would show it: nothing has happened to it yet."""
+    at = event.occurred_at.astimezone(UTC)
+    order_id, sequence, type_, cause, detail, _ = timeline.row(event, 1, event.order_id)
+    step = {"order_id": order_id, "sequence": sequence, "type": type_, "cause": cause, "detail": detail,
+            "occurred_at": at, "recorded_at": recorded_at}  # fmt: skip
+    row: dict[str, Any] = {
+        **dict.fromkeys(("reason", "recipient_id", "total", "priced_lines", "cancellation", "payment_id")),
+        **dict.fromkeys(("identified", "held", "settled"), False),
+        **{name: getattr(event, name) for name in ("channel", "external_reference", "customer_id", "currency")},
+        "order_id": order_id, "state": "placed", "version": 1, "expected_total": event.expected_total,
+        "cancelled_amount": Decimal(0), "cancelled_lines": {}, "request": kept_request(event),
+        "deadline_at": deadline_at, "placed_at": at, "recorded_at": recorded_at, "fulfilment": fulfilment,
+    }  # fmt: skip
+    return _view(row, [step], [])
+
+
+def kept_request(event: OrderPlaced) -> dict[str, Any]:
+    """What is kept of an order as it was asked."""
+    return event.model_dump(mode="json", include=REQUEST, exclude_none=True)
+
+
+def _view(row: Fields, steps: Sequence[Fields], parcels: Sequence[Fields]) -> OrderView:
     priced = {line["line"]: line for line in row["priced_lines"] or ()}
     cancelled = row["cancelled_lines"]
     lines = [
@@ -199,7 +227,7 @@ async def orders(
     ]
 
 
-def _summary(row: Row) -> dict[str, Any]:
+def _summary(row: Fields) -> dict[str, Any]:
     summary = {name: row[name] for name in Summary.model_fields}
     return summary | {"cancelled_amount": round_money(row["cancelled_amount"], row["currency"])}
 

@@ -35,6 +35,21 @@ async def test_an_accepted_order_is_announced_and_its_buyer_sealed(database: Dat
     assert unseal(bytes(PRIVATE_KEY), sealed, UUID(order_id)).buyer.name == "Anna Ash"
 
 
+async def test_the_answer_is_what_is_then_found(database: Database):
+    """It is made without reading: nothing may be missing, and no time or amount look different."""
+    await open_shop(database)
+    lamp = {"sku": "RED-LAMP", "quantity": 1, "unit_price": "5.50"}
+    odd = body(
+        "b", lines=[lamp], payment={"method": "prepaid", "fee": "1.00"}, expected_total="5.50", coupon="SUMMER",
+        placed_at="2026-01-02T03:04:05.678901+05:30", fulfilment="channel", customer_id=str(UUID(int=7)), points=5,
+    )  # fmt: skip
+    async with counter(database) as client:
+        for one in (body("a"), odd):
+            answer = await client.post("/orders", json=one)
+            assert answer.status_code == 201
+            assert answer.json() == (await client.get(answer.headers["Location"])).json()
+
+
 async def test_nothing_personal_is_stored_or_said_in_the_clear(database: Database):
     await open_shop(database)
     async with counter(database) as client:
