@@ -24,6 +24,6 @@ async def put(
     producer = Producer(bootstrap_servers)
     await producer.start()
     try:
-        return id_, await (await producer.send(topic.name, key, value, headers))
+        return id_, await (await producer.send_one(topic.name, key, value, headers))
     finally:
         await producer.stop()

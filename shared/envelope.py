@@ -60,20 +60,19 @@ def headers_for(
     correlation_id: str, causation_id: str | None, traceparent: str,
 ) -> list[tuple[str, bytes]]:  # fmt: skip
     """CloudEvents attributes as Kafka headers; extensions: partitionkey, sequence, correlationid, causationid."""
-    attributes = {
-        "specversion": CLOUDEVENTS_VERSION,
-        "id": str(id),
-        "source": source,
-        "type": type,
-        "time": recorded_at.isoformat(),
-        "partitionkey": key,
-        "sequence": str(sequence),
-        "correlationid": correlation_id,
-        "traceparent": traceparent,
-    }
+    headers = [
+        ("ce_specversion", CLOUDEVENTS_VERSION.encode()),
+        ("ce_id", str(id).encode()),
+        ("ce_source", source.encode()),
+        ("ce_type", type.encode()),
+        ("ce_time", recorded_at.isoformat().encode()),
+        ("ce_partitionkey", key.encode()),
+        ("ce_sequence", str(sequence).encode()),
+        ("ce_correlationid", correlation_id.encode()),
+        ("ce_traceparent", traceparent.encode()),
+    ]
     if causation_id is not None:
-        attributes["causationid"] = causation_id
-    headers = [(f"ce_{name}", value.encode()) for name, value in attributes.items()]
+        headers.append(("ce_causationid", causation_id.encode()))
     headers.append(("content-type", b"application/json"))
     return headers
 

@@ -19,22 +19,22 @@ from aiokafka.coordinator.assignors.range import RangePartitionAssignor
 from aiokafka.coordinator.protocol import ConsumerProtocolMemberMetadata
 from aiokafka.errors import (
     KafkaError,
-    MessageSizeTooLargeError,
     TopicAlreadyExistsError,
     UnknownTopicOrPartitionError,
     for_code,
 )
+from aiokafka.producer.message_accumulator import BatchBuilder
 
 from shared.envelope import Headers, Record
 from shared.messages import DAY_MS, Topic
-from shared.partitions import partition_of
+from shared.partitions import partition_among, partition_of
 from shared.telemetry import log
 
 __all__ = [
+    "Batch",
     "Consumer",
     "Group",
     "KafkaError",
-    "MessageSizeTooLargeError",
     "Place",
     "Producer",
     "UnknownTopicOrPartitionError",
@@ -140,7 +140,6 @@ class Producer:
     """Idempotent, acknowledged by all replicas. After an error make a new one and send again what is in doubt."""
 
     def __init__(self, bootstrap_servers: str):
-        self._known: set[str] = set()
         self._kafka = AIOKafkaProducer(
             bootstrap_servers=bootstrap_servers, acks="all", enable_idempotence=True, linger_ms=0,
             max_request_size=8 * 1_048_576, max_batch_size=262_144, request_timeout_ms=15_000, retry_backoff_ms=100,
@@ -156,18 +155,42 @@ class Producer:
         ):
             sender.cancel()
 
-    async def send(self, topic: str, key: str, value: bytes, headers: Headers) -> asyncio.Future[Any]:
-        """Hand over one record; the future ends when it is acknowledged.
-
-        Raises MessageSizeTooLargeError at once, and UnknownTopicOrPartitionError soon: others wait meanwhile.
-        """
-        if topic not in self._known:
+    async def place(self, topic: str, key: str) -> Place:
+        """Where a record with this key goes. Raises UnknownTopicOrPartitionError soon: others wait meanwhile."""
+        partitions: set[int] | None = self._kafka.client.cluster.partitions_for_topic(topic)
+        if not partitions:
             try:
-                await asyncio.wait_for(self._kafka.partitions_for(topic), UNKNOWN_AFTER)
+                partitions = await asyncio.wait_for(self._kafka.partitions_for(topic), UNKNOWN_AFTER)
             except TimeoutError as error:
                 raise UnknownTopicOrPartitionError(topic) from error
-            self._known.add(topic)
-        return cast("asyncio.Future[Any]", await self._kafka.send(topic, value, key.encode(), headers=list(headers)))
+        return topic, partition_among(key, len(partitions))
+
+    def batch(self) -> Batch:
+        """An empty batch, to be filled and sent."""
+        return Batch(self._kafka.create_batch())
+
+    async def send(self, place: Place, batch: Batch) -> asyncio.Future[Any]:
+        """Hand over records for one partition; the future ends when all of them are acknowledged, with the metadata of
+        the first, or none."""
+        future = await self._kafka.send_batch(batch.records, place[0], partition=place[1])
+        return cast("asyncio.Future[Any]", future)
+
+    async def send_one(self, topic: str, key: str, value: bytes, headers: Headers) -> asyncio.Future[Any]:
+        """The same of a record alone. Raises UnknownTopicOrPartitionError."""
+        batch = self.batch()
+        batch.add(key, value, headers)
+        return await self.send(await self.place(topic, key), batch)
+
+
+@dataclass
+class Batch:
+    """Records for one partition, in order. One by one a client does the same at more than twice the cost."""
+
+    records: BatchBuilder
+
+    def add(self, key: str, value: bytes, headers: Headers) -> bool:
+        """False when it is full: the record is not in it. A first one always is."""
+        return self.records.append(timestamp=None, key=key.encode(), value=value, headers=list(headers)) is not None
 
 
 async def _assigned(waiting: Awaitable[T]) -> T:

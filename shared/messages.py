@@ -11,9 +11,10 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from functools import cached_property
 from typing import Generic, TypeVar, get_args
-from uuid import UUID, uuid5
+from uuid import UUID
 
 from pydantic import AwareDatetime, BaseModel, ConfigDict
+from uuid_utils.compat import uuid5  # the same as that of the standard library, in half the time
 
 from shared.tracing import Trace
 

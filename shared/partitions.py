@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import Any
 
 from aiokafka.partitioner import murmur2  # pyright: ignore[reportUnknownVariableType]
@@ -11,5 +12,15 @@ from shared.messages import Topic
 
 def partition_of(key: str, topic: Topic[Any]) -> int:
     """The partition of ``topic`` in which messages with ``key`` are."""
-    hashed: int = murmur2(key.encode())
-    return (hashed & 0x7FFFFFFF) % topic.partitions
+    return partition_among(key, topic.partitions)
+
+
+def partition_among(key: str, partitions: int) -> int:
+    """The same where the number of partitions is known from elsewhere."""
+    return (_hash(key) & 0x7FFFFFFF) % partitions
+
+
+@lru_cache(maxsize=20_000)
+def _hash(key: str) -> int:
+    """Kept, since an order's events come soon after each other, and this is Python."""
+    return murmur2(key.encode())

@@ -19,8 +19,8 @@ from shared.crash import crash_point
 from shared.envelope import Headers, headers_for
 from shared.health import Health
 from shared.kafka import (
+    Batch,
     KafkaError,
-    MessageSizeTooLargeError,
     Place,
     Producer,
     UnknownTopicOrPartitionError,
@@ -53,6 +53,9 @@ ON CONFLICT (topic, partition) DO UPDATE SET next_offset = greatest(relayed.next
 NOTES = "SET isthmus.notes_relayed = on"  # or the deletion is taken for one by a release that does not
 WAITING = "SELECT count(*) AS rows, coalesce(extract(epoch FROM now() - min(recorded_at)), 0)::float AS age FROM outbox"
 CHANNEL = "isthmus_outbox"
+Sending = tuple[
+    list[int], "asyncio.Future[Any]"
+]  # positions in the outbox, for one partition; all of them arrive or none
 LIMITS = {topic.name: topic.max_message_bytes for topic in ALL_TOPICS}
 
 
@@ -186,30 +189,42 @@ class Relay:
 
     async def _send(self, connection: Connection, producer: Producer, rows: Sequence[Row]) -> None:
         """Send one pass. A key whose event cannot be sent waits with all its later events; the other keys go on."""
-        sending: list[tuple[int, asyncio.Future[Any]]] = []
+        sending: list[Sending] = []
+        filling: dict[Place, tuple[list[int], Batch]] = {}
+
+        async def begin(place: Place) -> None:
+            crash_point("relay before send")
+            positions, batch = filling.pop(place)
+            sending.append((positions, await producer.send(place, batch)))
+
         try:
             for row in rows:
-                if {self._key(row), (row["aggregatetype"], "*")} & self._blocked.keys():
+                topic, key = self._key(row)
+                if {(topic, key), (topic, "*")} & self._blocked.keys():
                     continue
                 headers = _headers(row)
-                if _size(row, headers) > LIMITS.get(row["aggregatetype"], Topic.max_message_bytes):
+                if _size(row, headers) > LIMITS.get(topic, Topic.max_message_bytes):
                     # before the broker says so, when later events are under way
-                    self._block(row, row["aggregateid"], "too large for Kafka")
+                    self._block(row, key, "too large for Kafka")
                     continue
-                crash_point("relay before send")
                 try:
-                    future = await producer.send(*self._key(row), row["payload"], headers)
-                except MessageSizeTooLargeError:
-                    self._block(row, row["aggregateid"], "too large for Kafka")
+                    place = await producer.place(topic, key)
                 except UnknownTopicOrPartitionError:
                     self._block(row, "*", "no such topic; create it by `python -m shared.admin topics`")
-                else:
-                    sending.append((row["position"], future))
+                    continue
+                if place in filling and not filling[place][1].add(key, row["payload"], headers):
+                    await begin(place)
+                if place not in filling:
+                    filling[place] = ([], producer.batch())
+                    filling[place][1].add(key, row["payload"], headers)
+                filling[place][0].append(row["position"])
+            for place in list(filling):
+                await begin(place)
         finally:
             crash_point("relay sent")
             await self._acknowledged(connection, sending)
 
-    async def _acknowledged(self, connection: Connection, sending: Sequence[tuple[int, asyncio.Future[Any]]]) -> None:
+    async def _acknowledged(self, connection: Connection, sending: Sequence[Sending]) -> None:
         """Wait for the broker, and forget what it has. While it is away, the next producer waits for it."""
         waiting = {future for _, future in sending}
         heard_at, given_up = time.monotonic(), ""
@@ -224,11 +239,11 @@ class Relay:
                 given_up = f"nothing was acknowledged for {SILENT_SECONDS:.0f} s; a new producer sends the rest again"
         sent: list[int] = []
         reached: dict[Place, int] = {}
-        for position, future in sending:
+        for positions, future in sending:
             if future.done() and future.exception() is None and (at := acknowledged_at(future.result())):
                 place, offset = at
-                sent.append(position)
-                reached[place] = max(reached.get(place, 0), offset + 1)
+                sent += positions
+                reached[place] = max(reached.get(place, 0), offset + len(positions))
         topics, partitions = [topic for topic, _ in reached], [partition for _, partition in reached]
         crash_point("relay acknowledged")
         await connection.execute(SENT, sent, topics, partitions, list(reached.values()))
@@ -238,7 +253,7 @@ class Relay:
             raise KafkaError(given_up)
         for _, future in sending:  # in doubt what came through: a new producer sends the rest again, in order
             future.result()
-        if len(sent) < len(sending):
+        if len(sent) < sum(len(positions) for positions, _ in sending):
             raise KafkaError("the broker has had events before and cannot say where they lie; they are sent again")
 
     def _key(self, row: Row) -> tuple[str, str]:

@@ -8,6 +8,7 @@ from contextvars import ContextVar
 from dataclasses import dataclass
 
 _FORMAT = re.compile(r"^00-([0-9a-f]{32})-([0-9a-f]{16})-([0-9a-f]{2})$")
+_NO_TRACE, _NO_SPAN = "0" * 32, "0" * 16
 
 
 @dataclass(frozen=True)
@@ -26,9 +27,10 @@ class Trace:
     @staticmethod
     def parse(header: str | None) -> Trace:
         match = _FORMAT.match(header or "")
-        if match is None or set(match[1]) == {"0"} or set(match[2]) == {"0"}:
+        if match is None:
             return Trace.new()
-        return Trace(match[1], match[2], match[3])
+        trace_id, span_id, flags = match.groups()
+        return Trace.new() if trace_id == _NO_TRACE or span_id == _NO_SPAN else Trace(trace_id, span_id, flags)
 
     def child(self) -> Trace:
         return Trace(self.trace_id, os.urandom(8).hex(), self.flags)

@@ -44,7 +44,7 @@ async def test_a_poisoned_message_is_found_and_refused_again(market: Market):
     producer = Producer(market.platform.stack.bootstrap_servers)
     await producer.start()
     try:
-        await (await producer.send(RETIRED_KEYS.name, poison, b"\xff no event", [("ce_id", b"no id")]))
+        await (await producer.send_one(RETIRED_KEYS.name, poison, b"\xff no event", [("ce_id", b"no id")]))
     finally:
         await producer.stop()
     letter = await letter_of(market, "customer", poison)

@@ -110,7 +110,7 @@ class Speaker:
         """A record that is written past every outbox."""
         producer = Producer(self.kafka)
         await producer.start()
-        await (await producer.send(self.topic.name, key, b"{}", headers))
+        await (await producer.send_one(self.topic.name, key, b"{}", headers))
         await producer.stop()
 
 

@@ -27,7 +27,7 @@ async def ten(infrastructure: Stack) -> AsyncIterator[tuple[str, Topic[DemandEve
     producer = Producer(infrastructure.bootstrap_servers)
     await producer.start()
     for number in range(10):
-        await (await producer.send(topic.name, "k", str(number).encode(), []))
+        await (await producer.send_one(topic.name, "k", str(number).encode(), []))
     await producer.stop()
     yield infrastructure.bootstrap_servers, topic
 

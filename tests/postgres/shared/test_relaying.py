@@ -109,6 +109,17 @@ async def test_events_reach_kafka_in_the_order_of_their_keys(
     assert await in_log(infrastructure, topic) == expected
 
 
+async def test_what_does_not_fit_into_one_batch_arrives_whole_and_in_order(
+    database: Database, infrastructure: Stack, topic: Topic[OrderEvent]
+):
+    for sequence in range(1, 13):  # 1.2 MB for one partition; a batch takes a quarter of one
+        await publish(database, topic, (1, sequence), (2, sequence), reference="x" * 50_000)
+    async with relaying(database, infrastructure):
+        await eventually(is_empty(database))
+    everything = list(range(1, 13))
+    assert await in_log(infrastructure, topic) == {str(order_id(1)): everything, str(order_id(2)): everything}
+
+
 @pytest.mark.parametrize("size", [2_000_000, 5_000_000], ids=["for its topic", "for any topic"])
 async def test_an_event_too_large_blocks_its_own_key_only(
     database: Database, infrastructure: Stack, topic: Topic[OrderEvent], size: int

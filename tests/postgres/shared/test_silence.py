@@ -12,8 +12,9 @@ from aiokafka.producer.sender import Sender
 from deploy.local.stack import Stack
 from shared import kafka, relay, silence
 from shared.events.order import OrderEvent
-from shared.kafka import Consumer, Producer
+from shared.kafka import Batch, Consumer, Place, Producer
 from shared.messages import Topic
+from shared.partitions import partition_of
 from shared.postgres import Database
 from tests.postgres.shared.test_relaying import (
     Counted,
@@ -168,13 +169,14 @@ async def test_a_relay_forgets_what_was_acknowledged_though_the_rest_never_is(
     send = Producer.send
     hanging = True
 
-    async def send_or_hang(self: Producer, name: str, key: str, *rest: Any) -> asyncio.Future[Any]:
-        if hanging and key == str(order_id(1)):
+    async def send_or_hang(self: Producer, place: Place, batch: Batch) -> asyncio.Future[Any]:
+        if hanging and place[1] == partition_of(str(order_id(1)), topic):
             return asyncio.get_running_loop().create_future()
-        return await send(self, name, key, *rest)
+        return await send(self, place, batch)
 
     monkeypatch.setattr(Producer, "send", send_or_hang)
-    await publish(database, topic, (1, 1), (2, 1), (1, 2))
+    await publish(database, topic, (1, 1), (3, 1), (1, 2))
+    assert partition_of(str(order_id(1)), topic) != partition_of(str(order_id(3)), topic)
     async with relaying(database, infrastructure):
 
         async def only_the_first() -> bool:
@@ -183,4 +185,4 @@ async def test_a_relay_forgets_what_was_acknowledged_though_the_rest_never_is(
         await eventually(only_the_first)
         hanging = False
         await eventually(is_empty(database))
-    assert await in_log(infrastructure, topic) == {str(order_id(1)): [1, 2], str(order_id(2)): [1]}
+    assert await in_log(infrastructure, topic) == {str(order_id(1)): [1, 2], str(order_id(3)): [1]}

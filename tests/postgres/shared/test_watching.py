@@ -40,7 +40,7 @@ class Warehouse:
                     id=uuid4(), source="/isthmus/order", type="isthmus.order.OrderPlaced.v1", recorded_at=NOW,
                     key=key, sequence=sequence, correlation_id="", causation_id=None, traceparent="",
                 )  # fmt: skip
-                await (await producer.send(self.topic.name, key, placed().model_dump_json().encode(), headers))
+                await (await producer.send_one(self.topic.name, key, placed().model_dump_json().encode(), headers))
         await producer.stop()
 
     async def looks(self) -> list[str]:
