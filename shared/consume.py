@@ -41,6 +41,7 @@ class Subscription:
     judge: Judge | None = None
     hears: frozenset[str] | None = None  # CloudEvents types that are handed over; None: all
     view: Sequence[str] = ()  # tables that it keeps, if it does nothing else: see shared/rebuild.py
+    patience: float = 0.0  # seconds between two batches, unless the last one was full
 
 
 @dataclass
@@ -50,25 +51,42 @@ class Consumers:
     subscriptions: list[Subscription] = field(default_factory=list[Subscription])
 
     @overload
-    def on(self, one: Topic[E1], /, *, hears: Hears = (), view: Sequence[str] = ()) -> Decorator[E1]: ...
+    def on(
+        self, one: Topic[E1], /, *, hears: Hears = (), view: Sequence[str] = (), patience: float = 0.0
+    ) -> Decorator[E1]: ...
     @overload
     def on(
-        self, one: Topic[E1], two: Topic[E2], /, *, hears: Hears = (), view: Sequence[str] = ()
+        self, one: Topic[E1], two: Topic[E2], /, *, hears: Hears = (), view: Sequence[str] = (), patience: float = 0.0
     ) -> Decorator[E1 | E2]: ...
     @overload
     def on(
-        self, one: Topic[E1], two: Topic[E2], three: Topic[E3], /, *, hears: Hears = (), view: Sequence[str] = ()
+        self,
+        one: Topic[E1],
+        two: Topic[E2],
+        three: Topic[E3],
+        /,
+        *,
+        hears: Hears = (),
+        view: Sequence[str] = (),
+        patience: float = 0.0,
     ) -> Decorator[E1 | E2 | E3]: ...
-    def on(self, *topics: Topic[Any], hears: Hears = (), view: Sequence[str] = ()) -> Decorator[Any]:
+    def on(
+        self, *topics: Topic[Any], hears: Hears = (), view: Sequence[str] = (), patience: float = 0.0
+    ) -> Decorator[Any]:
         """Hand every batch of these topics to the decorated function, in log order.
 
         With ``hears``, only events of these classes; the others are passed over unread. ``view`` names the tables of a
         function that publishes nothing, bears repeats, and alone writes to them: they can be rebuilt from the log.
+
+        ``patience`` is for what nobody waits for: so many seconds pass between two batches, and what comes meanwhile
+        costs one transaction instead of many.
         """
         types = frozenset(topic.type_of(event) for topic in topics for event in hears if topic.carries(event))
 
         def register(handle: Handle[Any]) -> Handle[Any]:
-            self.subscriptions.append(Subscription(handle.__name__, topics, handle, hears=types or None, view=view))
+            self.subscriptions.append(
+                Subscription(handle.__name__, topics, handle, hears=types or None, view=view, patience=patience)
+            )
             return handle
 
         return register

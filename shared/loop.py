@@ -124,10 +124,15 @@ class ConsumerLoop:
                 else:
                     await self._silence.listen(kafka, self._positions.at, started)
                 await self._after_poll(kafka)
-                if records:  # as much time again for the others: the busier the machine, the larger the next batch
-                    await self._pause(min(time.monotonic() - started, PAUSE))
+                if records:
+                    await self._pause(self._rest(len(records), time.monotonic() - started))
         finally:
             await kafka.stop()
+
+    def _rest(self, taken: int, seconds: float) -> float:
+        """As much time for the others as the batch took: the busier the machine, the larger the next batch."""
+        patience = self._subscription.patience if taken < MAX_BATCH else 0.0
+        return max(min(seconds, PAUSE), patience)
 
     async def _seek(self, kafka: Consumer) -> None:
         if await self._positions.seek(kafka):

@@ -90,7 +90,7 @@ def build(keyring: Keyring, masks: Masks, programme: Programme = USUAL) -> Consu
         """Destroy private keys that no waiting order was sealed with."""
         await sealing_keys.destroy(tx, [message.event.key_id for message in batch])
 
-    consumers.on(CARE)(note_contacts)
+    consumers.on(CARE, patience=0.25)(note_contacts)
     return consumers
 
 

@@ -19,7 +19,7 @@ def build(rules: Rules, due: Callable[[], None] = lambda: None) -> Consumers:
     """The consumers of a service with these rules; ``due`` is called once messages have been queued."""
     consumers = Consumers()
 
-    @consumers.on(ORDERS, IDENTIFICATIONS, hears=HEARD)
+    @consumers.on(ORDERS, IDENTIFICATIONS, hears=HEARD, patience=0.1)
     async def trigger_care(tx: Tx, batch: Batch[Heard]) -> None:
         """Say what customers are to be told of their orders, and queue the messages; stop what is no longer true."""
         book = await store.load(tx, rules, [message.event for message in batch])
@@ -34,7 +34,7 @@ def build(rules: Rules, due: Callable[[], None] = lambda: None) -> Consumers:
         if queue or book.identified:
             tx.after_commit(due)
 
-    @consumers.on(ITEMS, STOCK, view=("products",))
+    @consumers.on(ITEMS, STOCK, view=("products",), patience=0.25)
     async def learn_products(tx: Tx, batch: Batch[ProductEvent]) -> None:
         """Keep an own copy of what products are called, and of whether they can be had."""
         await products.learn(tx, batch)

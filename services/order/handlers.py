@@ -57,7 +57,7 @@ def build(payment_deadline: int) -> Consumers:
             orders.extend[order.order_id] = CLOSE_AGAIN_AFTER
         await store.save(tx, orders)
 
-    @consumers.on(CARE, view=("care_steps",))
+    @consumers.on(CARE, view=("care_steps",), patience=0.25)
     async def note_care(tx: Tx, batch: Batch[CareEvent]) -> None:
         """Show in an order's timeline what its customer was told."""
         await timeline.write_care(tx, batch)
