@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Protocol
@@ -82,60 +82,53 @@ Outcome = Message[Event] | Unknown | Poison
 
 def hear(record: Record, topic: Topic[Any], types: frozenset[str] | None) -> Outcome | Unheard:
     """As ``read``, for a consumer of some types only; None: of all."""
-    if types is not None:
-        headers = dict(record.headers)
-        type_ = (headers.get("ce_type") or b"").decode(errors="replace")
-        sequence = headers.get("ce_sequence") or b""
-        if type_ not in types and type_ in topic.events and sequence.isdigit() and record.key:
-            return Unheard(record.key.decode(errors="replace"), int(sequence))
-    return read(record, topic)
-
-
-def read(record: Record, topic: Topic[Any]) -> Outcome:
-    """The message in a record. Never raises: what cannot be read is an answer too."""
-    headers = dict(record.headers)
-
-    def told(name: str) -> str:
-        # A header may have no value at all, though aiokafka's types say otherwise.
-        return (headers[name] or b"").decode()
-
     try:
-        type_ = told("ce_type")
-        event_class = topic.events.get(type_)
-        if event_class is None:
-            source = told("ce_source")
-            known_source = source == topic.source and type_.startswith(f"isthmus.{topic.owner}.")
-            return Unknown(type_) if known_source else Poison(f"type {type_} from {source}")
-        event = event_class.model_validate_json(record.value or b"")
-        sequence = int(told("ce_sequence"))
-        if sequence < 1:
-            return Poison(f"sequence {sequence} is below 1")
-        recorded_at = datetime.fromisoformat(told("ce_time"))
-        if recorded_at.tzinfo is None:
-            return Poison(f"time {recorded_at} has no time zone")
-        return Message(
-            id=UUID(told("ce_id")),
-            event=event,
-            topic=record.topic,
-            key=(record.key or b"").decode(),
-            sequence=sequence,
-            recorded_at=recorded_at,
-            correlation_id=told("ce_correlationid"),
-            causation_id=told("ce_causationid") if "ce_causationid" in headers else None,
-            trace=Trace.parse(told("ce_traceparent") if "ce_traceparent" in headers else None),
-            partition=record.partition,
-            offset=record.offset,
-        )
+        told = _attributes(record)
+        type_ = told.get("ce_type", "")
+        if types is not None and type_ not in types and type_ in topic.events and record.key:
+            sequence = told.get("ce_sequence", "")
+            if sequence.isdecimal():
+                return Unheard(record.key.decode(errors="replace"), int(sequence))
+        return _read(record, topic, told)
     except KeyError as error:
         return Poison(f"header {error} is missing")
     except ValidationError as error:
         # The input itself stays out of the reason: it may hold what nobody should read in a log.
-        return Poison(
-            f"invalid {event_class_name(error)}: {error.errors(include_input=False, include_url=False)}"[:2000]
-        )
-    except (UnicodeDecodeError, ValueError) as error:
+        return Poison(f"invalid {error.title}: {error.errors(include_input=False, include_url=False)}"[:2000])
+    except ValueError as error:
         return Poison(f"unreadable header: {error}")
 
 
-def event_class_name(error: ValidationError) -> str:
-    return error.title
+def read(record: Record, topic: Topic[Any]) -> Outcome:
+    """The message in a record. Never raises: what cannot be read is an answer too."""
+    outcome = hear(record, topic, None)
+    assert not isinstance(outcome, Unheard)
+    return outcome
+
+
+def _attributes(record: Record) -> dict[str, str]:
+    """The CloudEvents attributes; the headers of others may be anything."""
+    # A header may have no value at all, though aiokafka's types say otherwise.
+    return {name: (value or b"").decode() for name, value in record.headers if name.startswith("ce_")}
+
+
+def _read(record: Record, topic: Topic[Any], told: Mapping[str, str]) -> Outcome:
+    """Raises KeyError for a header that is missing, ValueError for one that cannot be read, ValidationError."""
+    type_ = told["ce_type"]
+    event_class = topic.events.get(type_)
+    if event_class is None:
+        source = told["ce_source"]
+        known_source = source == topic.source and type_.startswith(f"isthmus.{topic.owner}.")
+        return Unknown(type_) if known_source else Poison(f"type {type_} from {source}")
+    event = event_class.model_validate_json(record.value or b"")
+    sequence = int(told["ce_sequence"])
+    if sequence < 1:
+        return Poison(f"sequence {sequence} is below 1")
+    recorded_at = datetime.fromisoformat(told["ce_time"])
+    if recorded_at.tzinfo is None:
+        return Poison(f"time {recorded_at} has no time zone")
+    return Message(
+        id=UUID(told["ce_id"]), event=event, topic=record.topic, key=(record.key or b"").decode(), sequence=sequence,
+        recorded_at=recorded_at, correlation_id=told["ce_correlationid"], causation_id=told.get("ce_causationid"),
+        trace=Trace.parse(told.get("ce_traceparent")), partition=record.partition, offset=record.offset,
+    )  # fmt: skip

@@ -46,6 +46,12 @@ def growth(due: Sequence[float], done: Sequence[float], begin: float, end: float
     return sum((at - middle) * (one - mean) for at, one in zip(times, backlog, strict=True)) / spread if spread else 0.0
 
 
+def most_open(due: Sequence[float], done: Sequence[float], begin: float, end: float) -> int:
+    """The most that were due and not done at any time from ``begin`` to ``end``; both in ascending order."""
+    times = (at for at in due if begin <= at <= end)
+    return max((bisect_right(due, at) - bisect_right(done, at) for at in times), default=0)
+
+
 def within(ordered: Sequence[float], begin: float, end: float) -> int:
     """How many times lie after ``begin`` and not after ``end``."""
     return bisect_right(ordered, end) - bisect_right(ordered, begin)

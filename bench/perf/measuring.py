@@ -109,7 +109,10 @@ def facts(trial: Trial) -> dict[str, Any]:
         "cpu_ms_per_order_all": figures.per({"all": sum(spent.values())}, orders)["all"],
         "cores_busy": round(sum(spent.values()) / (end - begin), 2),
         "pss_mib": {name: round(size / MIB, 1) for name, size in trial.memory.items()},
-        "lag": lag.summary([one for one in trial.lag if begin <= one.at <= end]),
+        "lag": {
+            "open orders, most": figures.most_open(trial.due(), trial.confirmed(), begin, end),
+            **lag.summary([one for one in trial.lag if begin <= one.at <= end]),
+        },
         "drained_s": round(trial.drained, 2),
         "client": {
             "cpu_share": round(sent.cpu / sent.seconds, 3) if sent.seconds else 0.0,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from bench.perf.figures import growth, histogram, per, quantile, summary, within
+from bench.perf.figures import growth, histogram, most_open, per, quantile, summary, within
 from bench.perf.search import Search
 
 
@@ -66,3 +66,10 @@ def test_the_search_ends_when_it_may_try_no_more():
     while (rate := nothing.next) is not None:
         nothing.enter(rate, held=False)
     assert nothing.held == 0
+
+
+def test_the_most_that_are_open_at_a_time():
+    due, done = [0.0, 1.0, 2.0, 3.0, 9.0], [0.5, 2.5, 3.5, 9.5]
+    assert most_open(due, done, 0.0, 10.0) == 2
+    assert most_open(due, done, 0.0, 1.5) == 1
+    assert most_open([], [], 0.0, 10.0) == 0
