@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import contextlib
 import time
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
@@ -181,11 +182,9 @@ class Relay:
             await self._count(connection)
             if rows:  # as much time again for the others: the busier the machine, the more there is in the next pass
                 await asyncio.sleep(min(time.monotonic() - started, PAUSE))
-            else:
-                try:
+            if len(rows) < PASS and not self._stopping:
+                with contextlib.suppress(TimeoutError):
                     await asyncio.wait_for(self._awake.wait(), 0.5)
-                except TimeoutError:
-                    continue
 
     async def _send(self, connection: Connection, producer: Producer, rows: Sequence[Row]) -> None:
         """Send one pass. A key whose event cannot be sent waits with all its later events; the other keys go on."""

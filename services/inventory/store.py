@@ -19,42 +19,43 @@ from shared.events.order import (
 )
 from shared.postgres import Tx, columns
 
-WAREHOUSES = "SELECT code, country, priority FROM warehouses"
-
 HOLDS = "SELECT order_id, state, version FROM holds WHERE order_id = ANY($1::uuid[]) ORDER BY order_id FOR UPDATE"
 
-HOLD_LINES = "SELECT order_id, sku, warehouse, quantity FROM hold_lines WHERE order_id = ANY($1::uuid[])"
-
-HOLD_ISSUES = "SELECT order_id, parcel, units FROM hold_issues WHERE order_id = ANY($1::uuid[])"
+# Several answers in one, each a list of tuples.
+OF_HOLDS = """
+SELECT ARRAY(SELECT (order_id, sku, warehouse, quantity) FROM hold_lines WHERE order_id = ANY($1::uuid[])) AS lines,
+       ARRAY(SELECT (order_id, parcel, units) FROM hold_issues WHERE order_id = ANY($1::uuid[])) AS issues
+"""
 
 LOCK_ITEMS = """
 SELECT sku, stock_version, unit_cost, cost_currency FROM items WHERE sku = ANY($1::text[])
 ORDER BY sku FOR NO KEY UPDATE
 """
 
-LEVELS = "SELECT sku, warehouse, on_hand, reserved FROM stock WHERE sku = ANY($1::text[])"
-
-SAVE_VERSIONS = """
-UPDATE items SET stock_version = n.version FROM unnest($1::text[], $2::bigint[]) AS n (sku, version)
-WHERE items.sku = n.sku
+LEVELS = """
+SELECT ARRAY(SELECT (sku, warehouse, on_hand, reserved) FROM stock WHERE sku = ANY($1::text[])) AS levels,
+       ARRAY(SELECT (code, country, priority) FROM warehouses) AS warehouses
 """
 
 SAVE_LEVELS = """
+WITH versions AS (
+    UPDATE items SET stock_version = n.version FROM unnest($1::text[], $2::bigint[]) AS n (sku, version)
+    WHERE items.sku = n.sku
+)
 INSERT INTO stock (sku, warehouse, on_hand, reserved)
-SELECT * FROM unnest($1::text[], $2::text[], $3::bigint[], $4::bigint[])
+SELECT * FROM unnest($3::text[], $4::text[], $5::bigint[], $6::bigint[])
 ON CONFLICT (sku, warehouse) DO UPDATE SET on_hand = excluded.on_hand, reserved = excluded.reserved
-"""
-
-SAVE_HOLDS = """
-INSERT INTO holds (order_id, state, version) SELECT * FROM unnest($1::uuid[], $2::text[], $3::bigint[])
-ON CONFLICT (order_id) DO UPDATE SET state = excluded.state, version = excluded.version
 """
 
 CLEAR_HOLD_LINES = "DELETE FROM hold_lines WHERE order_id = ANY($1::uuid[])"
 
-SAVE_HOLD_LINES = """
+SAVE_HOLDS = """
+WITH saved AS (
+    INSERT INTO holds (order_id, state, version) SELECT * FROM unnest($1::uuid[], $2::text[], $3::bigint[])
+    ON CONFLICT (order_id) DO UPDATE SET state = excluded.state, version = excluded.version
+)
 INSERT INTO hold_lines (order_id, sku, warehouse, quantity)
-SELECT * FROM unnest($1::uuid[], $2::text[], $3::text[], $4::bigint[])
+SELECT * FROM unnest($4::uuid[], $5::text[], $6::text[], $7::bigint[])
 """
 
 SAVE_HOLD_ISSUES = """
@@ -89,11 +90,13 @@ async def load(tx: Tx, events: Iterable[OrderEvent]) -> Stock:
                 pass
     holds = {row["order_id"]: Hold(row["state"], row["version"]) for row in await tx.db.fetch(HOLDS, list(orders))}
     if holds:
-        for row in await tx.db.fetch(HOLD_LINES, list(holds)):
-            holds[row["order_id"]].allocated[row["sku"], row["warehouse"]] = row["quantity"]
-            skus.add(row["sku"])
-        for row in await tx.db.fetch(HOLD_ISSUES, list(holds)):
-            holds[row["order_id"]].issued[row["parcel"]] = row["units"]
+        found = await tx.db.fetchrow(OF_HOLDS, list(holds))
+        assert found is not None
+        for order_id, sku, warehouse, quantity in found["lines"]:
+            holds[order_id].allocated[sku, warehouse] = quantity
+            skus.add(sku)
+        for order_id, parcel, units in found["issues"]:
+            holds[order_id].issued[parcel] = units
     stock = await lock(tx, skus)
     stock.holds = holds
     return stock
@@ -108,35 +111,37 @@ async def lock(tx: Tx, skus: Iterable[str]) -> Stock:
     versions = {row["sku"]: row["stock_version"] for row in items}
     costs = {row["sku"]: Cost(row["unit_cost"], row["cost_currency"]) for row in items}
     levels: dict[str, dict[str, Level]] = {}
-    for row in await tx.db.fetch(LEVELS, wanted):  # after the lock: a statement of its own sees what that waited for
-        levels.setdefault(row["sku"], {})[row["warehouse"]] = Level(row["on_hand"], row["reserved"])
-    return Stock([Warehouse(**row) for row in await tx.db.fetch(WAREHOUSES)], versions, levels, costs)
+    found = await tx.db.fetchrow(LEVELS, wanted)  # after the lock: a statement of its own sees what that waited for
+    assert found is not None
+    for sku, warehouse, on_hand, reserved in found["levels"]:
+        levels.setdefault(sku, {})[warehouse] = Level(on_hand, reserved)
+    return Stock([Warehouse(*row) for row in found["warehouses"]], versions, levels, costs)
 
 
 async def save(tx: Tx, stock: Stock) -> None:
     """Write back what ``load`` or ``lock`` returned and decisions changed."""
     if stock.touched_skus:
         skus = sorted(stock.touched_skus)
-        await tx.db.execute(SAVE_VERSIONS, skus, [stock.versions[sku] for sku in skus])
         rows = [
             (sku, warehouse, level.on_hand, level.reserved)
             for sku in skus
             for warehouse, level in sorted(stock.levels.get(sku, {}).items())
         ]
-        await tx.db.execute(SAVE_LEVELS, *columns(rows))
+        await tx.db.execute(SAVE_LEVELS, skus, [stock.versions[sku] for sku in skus], *columns(rows))
     if stock.touched_orders:
         await _save_holds(tx, [(order, stock.holds[order]) for order in sorted(stock.touched_orders)])
 
 
 async def _save_holds(tx: Tx, holds: Sequence[tuple[UUID, Hold]]) -> None:
     orders = [order for order, _ in holds]
-    await tx.db.execute(SAVE_HOLDS, orders, [hold.state for _, hold in holds], [hold.version for _, hold in holds])
     lines = [(order, *place, quantity) for order, hold in holds for place, quantity in hold.allocated.items()]
     known = [order for order, hold in holds if hold.version > 1]
     if known:
         await tx.db.execute(CLEAR_HOLD_LINES, known)
-    if lines:
-        await tx.db.execute(SAVE_HOLD_LINES, *columns(lines))
+    await tx.db.execute(
+        SAVE_HOLDS, orders, [hold.state for _, hold in holds], [hold.version for _, hold in holds],
+        *(columns(lines) if lines else ([], [], [], [])),
+    )  # fmt: skip
 
 
 async def save_issues(tx: Tx, issues: Sequence[tuple[ParcelShipped, StockIssued]]) -> None:

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime
 from typing import Any
 from uuid import UUID
 
@@ -30,14 +29,15 @@ from shared.postgres import Connection, Row, Tx, columns
 
 UNKNOWN_BUYER_SECONDS = 60  # for the identification of a buyer that a message waits for
 
-NOW = "SELECT clock_timestamp()"
-
 ORDERS = """
 SELECT order_id, customer_id, version, ended, settled, spoiled, channel, reference FROM care_orders
 WHERE order_id = ANY($1::uuid[]) ORDER BY order_id FOR NO KEY UPDATE
 """
 
-TRIGGERS = "SELECT order_id, trigger FROM care WHERE order_id = ANY($1::uuid[])"
+TRIGGERS = """
+SELECT clock_timestamp() AS now,
+       ARRAY(SELECT (order_id, trigger) FROM care WHERE order_id = ANY($1::uuid[])) AS triggers -- as tuples
+"""
 
 # Locked, so that none of them is handed over while it is being stopped.
 STOPPABLE = """
@@ -46,18 +46,16 @@ ORDER BY order_id, trigger FOR UPDATE
 """
 
 SAVE_ORDERS = """
-INSERT INTO care_orders (order_id, customer_id, version, ended, settled, spoiled, channel, reference)
-SELECT * FROM unnest($1::uuid[], $2::uuid[], $3::bigint[], $4::bool[], $5::bool[], $6::bool[], $7::text[], $8::text[])
+INSERT INTO care_orders AS o (order_id, customer_id, version, ended, settled, spoiled, channel, reference, skus)
+SELECT n.*, coalesce(l.skus, '{}')
+FROM unnest($1::uuid[], $2::uuid[], $3::bigint[], $4::bool[], $5::bool[], $6::bool[], $7::text[], $8::text[])
+     AS n (order_id, customer_id, version, ended, settled, spoiled, channel, reference)
+LEFT JOIN (SELECT order_id, array_agg(sku ORDER BY place) AS skus
+           FROM unnest($9::uuid[], $10::text[]) WITH ORDINALITY AS lines (order_id, sku, place) GROUP BY order_id) AS l
+          USING (order_id)
 ON CONFLICT (order_id) DO UPDATE SET customer_id = excluded.customer_id, version = excluded.version,
     ended = excluded.ended, settled = excluded.settled, spoiled = excluded.spoiled, channel = excluded.channel,
-    reference = excluded.reference
-"""
-
-SAVE_SKUS = """
-UPDATE care_orders AS o SET skus = n.skus
-FROM (SELECT order_id, array_agg(sku ORDER BY place) AS skus
-      FROM unnest($1::uuid[], $2::text[]) WITH ORDINALITY AS lines (order_id, sku, place) GROUP BY order_id) AS n
-WHERE o.order_id = n.order_id
+    reference = excluded.reference, skus = CASE WHEN excluded.skus = '{}' THEN o.skus ELSE excluded.skus END
 """
 
 SAVE_CARE = """
@@ -126,15 +124,14 @@ async def load(tx: Tx, rules: Rules, events: Iterable[Heard]) -> Book:
                 stopping.add(event.order_id)
             case _:
                 pass
-    now: datetime = await tx.db.fetchval(NOW)
-    if not wanted:
-        return Book(now, rules)
-    orders = {row["order_id"]: _order(row) for row in await tx.db.fetch(ORDERS, sorted(wanted))}
-    for row in await tx.db.fetch(TRIGGERS, list(orders)):
-        orders[row["order_id"]].triggers.add(row["trigger"])
+    orders = {row["order_id"]: _order(row) for row in await tx.db.fetch(ORDERS, sorted(wanted))} if wanted else {}
+    found = await tx.db.fetchrow(TRIGGERS, list(orders))
+    assert found is not None
+    for order_id, trigger in found["triggers"]:
+        orders[order_id].triggers.add(trigger)
     for row in await tx.db.fetch(STOPPABLE, sorted(stopping & orders.keys())) if stopping else ():
         orders[row["order_id"]].unsent.add(row["trigger"])
-    return Book(now, rules, orders)
+    return Book(found["now"], rules, orders)
 
 
 def _order(row: Row) -> OrderCare:
@@ -146,12 +143,11 @@ async def save(tx: Tx, book: Book, queue: Sequence[Queued]) -> None:
     if book.touched:
         ids = sorted(book.touched)
         names = ("customer_id", "version", "ended", "settled", "spoiled", "channel", "reference")
-        await tx.db.execute(
-            SAVE_ORDERS, ids, *([getattr(book.orders[order_id], name) for order_id in ids] for name in names)
-        )
-    if any(book.skus.values()):
         lines = [(order_id, sku) for order_id, skus in book.skus.items() for sku in skus]
-        await tx.db.execute(SAVE_SKUS, *columns(lines))
+        await tx.db.execute(
+            SAVE_ORDERS, ids, *([getattr(book.orders[order_id], name) for order_id in ids] for name in names),
+            *(columns(lines) if lines else ([], [])),
+        )  # fmt: skip
     if book.triggered:
         care = [(one.order_id, one.trigger, one.customer_id, one.reason, one.occurred_at) for one in book.triggered]
         await tx.db.execute(SAVE_CARE, *columns(care))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from datetime import date, datetime
 from decimal import Decimal
 from uuid import UUID
@@ -56,17 +56,17 @@ CROSS JOIN LATERAL (
 ) found
 """
 
-TIERS = "SELECT customer_id, tier FROM tiers WHERE customer_id = ANY($1::uuid[])"
-
-TIER_RULES = "SELECT tier, percent, priority FROM tier_rules"
-
-TAX_CLASSES = "SELECT sku, tax_class FROM items WHERE sku = ANY($1::text[])"
-
-TAX_RATES = """
-SELECT country, tax_class, percent, valid_from FROM tax_rates WHERE country = ANY($1::text[]) ORDER BY valid_from DESC
+# All that prices depend on beside list prices and coupons, in one answer: rows as tuples.
+TERMS = """
+SELECT ARRAY(SELECT (customer_id, tier) FROM tiers WHERE customer_id = ANY($1::uuid[])) AS tiers,
+       ARRAY(SELECT (tier, percent, priority) FROM tier_rules) AS tier_rules,
+       ARRAY(SELECT (sku, tax_class) FROM items WHERE sku = ANY($2::text[])) AS tax_classes,
+       ARRAY(SELECT (country, tax_class, percent, valid_from) FROM tax_rates WHERE country = ANY($3::text[])
+             ORDER BY valid_from DESC) AS tax_rates,
+       ARRAY(SELECT (currency, value) FROM point_values) AS point_values
 """
 
-POINT_VALUES = "SELECT currency, value FROM point_values"
+TAX_CLASSES = "SELECT sku, tax_class FROM items WHERE sku = ANY($1::text[])"
 
 # Plain inserts: an order that another transaction has answered meanwhile fails the batch, which is then read anew.
 SAVE_ORDERS = """
@@ -154,15 +154,21 @@ async def _rules(db: Connection, asks: Sequence[Ask], coupons: dict[str, Coupon]
     if not asks:
         return Rules(coupons=coupons)
     customers = {ask.customer_id for ask in asks if ask.customer_id is not None}
+    skus, countries = {line.sku for ask in asks for line in ask.lines}, {ask.country for ask in asks}
+    terms = await db.fetchrow(TERMS, list(customers), list(skus), list(countries))
+    assert terms is not None
+    tax_rates: dict[tuple[str, str], list[tuple[date, Decimal]]] = defaultdict(list)
+    for country, tax_class, percent, valid_from in terms["tax_rates"]:
+        tax_rates[country, tax_class].append((valid_from, percent))
     return Rules(
         list_prices=await _list_prices(db, asks),
-        tiers={row["customer_id"]: row["tier"] for row in await db.fetch(TIERS, list(customers))},
-        tier_rules={row["tier"]: TierRule(row["percent"], row["priority"]) for row in await db.fetch(TIER_RULES)},
+        tiers=dict(terms["tiers"]),
+        tier_rules={tier: TierRule(percent, priority) for tier, percent, priority in terms["tier_rules"]},
         coupons=coupons,
-        tax_classes=await tax_classes(db, {line.sku for ask in asks for line in ask.lines}),
-        tax_rates=await _tax_rates(db, {ask.country for ask in asks}),
-        point_values={row["currency"]: row["value"] for row in await db.fetch(POINT_VALUES)},
-    )  # fmt: skip
+        tax_classes=dict(terms["tax_classes"]),
+        tax_rates=tax_rates,
+        point_values=dict(terms["point_values"]),
+    )
 
 
 async def _list_prices(db: Connection, asks: Sequence[Ask]) -> dict[tuple[str, str, datetime], ListPrice]:
@@ -176,13 +182,6 @@ async def _list_prices(db: Connection, asks: Sequence[Ask]) -> dict[tuple[str, s
 async def tax_classes(db: Connection, skus: Iterable[str]) -> dict[str, str]:
     """The tax classes of those SKUs that exist."""
     return {row["sku"]: row["tax_class"] for row in await db.fetch(TAX_CLASSES, list(skus))}
-
-
-async def _tax_rates(db: Connection, countries: set[str]) -> Mapping[tuple[str, str], Sequence[tuple[date, Decimal]]]:
-    rates: dict[tuple[str, str], list[tuple[date, Decimal]]] = defaultdict(list)
-    for row in await db.fetch(TAX_RATES, list(countries)):
-        rates[row["country"], row["tax_class"]].append((row["valid_from"], row["percent"]))
-    return rates
 
 
 async def save(tx: Tx, book: Book) -> None:
