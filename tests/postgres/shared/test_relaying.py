@@ -231,6 +231,28 @@ def consumed(database: Database, number: int) -> Callable[[], Awaitable[bool]]:
     return check
 
 
+async def test_a_patient_consumer_takes_in_one_batch_what_came_meanwhile(
+    database: Database, infrastructure: Stack, topic: Topic[OrderEvent]
+):
+    batches: list[int] = []
+
+    async def note_orders(_tx: Tx, batch: Batch[OrderEvent]) -> None:
+        batches.append(len(batch))
+
+    own = wiring(database, service=topic.name.split(".")[1], bootstrap_servers=infrastructure.bootstrap_servers)
+    async with (
+        relaying(database, infrastructure),
+        consuming(ConsumerLoop(Subscription("note_orders", [topic], note_orders, patience=1.5), own)),
+    ):
+        await publish(database, topic, (1, 1))
+        await eventually(consumed(database, 1))
+        for number in (2, 3, 4):
+            await publish(database, topic, (number, 1))
+            await asyncio.sleep(0.15)
+        await eventually(consumed(database, 4))
+    assert batches == [1, 3]
+
+
 async def test_what_a_killed_relay_sent_but_did_not_delete_takes_effect_once(
     database: Database, infrastructure: Stack, topic: Topic[OrderEvent], monkeypatch: pytest.MonkeyPatch
 ):
