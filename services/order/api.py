@@ -112,8 +112,7 @@ def routes(database: Database, settings: OrderSettings, gate: Gate) -> Sequence[
             leave()
             await _settled(database, placed.order_id, seconds)
             headers["Preference-Applied"] = f"wait={seconds:g}"
-        made = placed.view if not seconds else None
-        view = made() if made is not None else await seen(placed.order_id)
+        view = placed.view() if placed.view is not None and not seconds else await seen(placed.order_id)
         # The framework would make Python values of it first, and then text of those.
         return Response(view.model_dump_json(), 201 if placed.new else 200, headers, "application/json")
 

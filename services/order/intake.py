@@ -150,7 +150,7 @@ class OrderBody(Body):
 
 @dataclass(frozen=True)
 class Placed:
-    """``new`` is false when the same order was there already; ``view`` is then for somebody else to find."""
+    """``new`` is false when the same order was there already; a new one has a ``view`` of how it was placed."""
 
     order_id: UUID
     new: bool
